@@ -1,0 +1,1 @@
+"""Training of this bundle from generated phantoms; inference needs none of it."""

@@ -1,0 +1,1 @@
+"""The ground: what the rooms speak of. numpy and the standard library only."""

@@ -1,0 +1,55 @@
+"""One error tree, split by what to do next.
+
+    OverreadError
+    ├── Refused                     never retry: what was asked cannot be done; the text says what to change
+    │   ├── ConfigError             a settings file
+    │   ├── CardError               a model's card, bundle or weights
+    │   ├── Unfit                   an input that a model must not read → NOT_APPLICABLE
+    │   ├── Misplaced               a result that does not land on its pixels → never sent
+    │   └── Rejected                a destination said no for good
+    ├── Stumbled                    try again soon: this attempt failed, the next may not
+    │   └── WorkerLost              the model's process crashed, hung or ran out of memory
+    └── Unreachable                 try again with growing patience: the other side is not there
+"""
+
+from __future__ import annotations
+
+
+class OverreadError(Exception):
+    """Base of all errors that overread raises on purpose. Texts name the thing and the remedy, never a patient."""
+
+
+class Refused(OverreadError):
+    """Asking again gives the same answer."""
+
+
+class ConfigError(Refused):
+    """A settings file is wrong."""
+
+
+class CardError(Refused):
+    """A model folder is wrong: its card, its bundle, or weights whose digest does not match."""
+
+
+class Unfit(Refused):
+    """The input is not what the model was made for; the job ends as NOT_APPLICABLE with this reason."""
+
+
+class Misplaced(Refused):
+    """A result's geometry, read back from its encoded bytes, differs from its source; it is never sent."""
+
+
+class Rejected(Refused):
+    """The destination refused the object for good (C-STORE status 0xA9xx, 0xCxxx, 0x0122; PS3.4 Table B.2-1)."""
+
+
+class Stumbled(OverreadError):
+    """This attempt failed; another may succeed."""
+
+
+class WorkerLost(Stumbled):
+    """The worker process of a model died, hung past its limit or ran out of memory."""
+
+
+class Unreachable(OverreadError):
+    """The destination is down, busy or out of resources; nothing is wrong with the object."""

@@ -1,0 +1,126 @@
+"""What happened, told by the rooms and turned into metrics, logs and audit rows by ``observe``.
+
+Events carry UIDs, never names, dates or identifiers of patients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True)
+class AssociationOpened(Event):
+    calling_ae: str
+    address: str
+
+
+@dataclass(frozen=True)
+class AssociationClosed(Event):
+    calling_ae: str
+
+
+@dataclass(frozen=True)
+class AssociationRefused(Event):
+    """``reason`` is one of a small fixed set: calling-ae, called-ae, address, limit, storage-full."""
+
+    calling_ae: str
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class InstanceReceived(Event):
+    calling_ae: str
+    study_uid: str
+    sop_class_uid: str
+    size_bytes: int
+    seconds: float
+    duplicate: bool = False
+
+
+@dataclass(frozen=True)
+class InstanceRefused(Event):
+    """``status`` is the C-STORE status that was answered (PS3.4 Table B.2-1)."""
+
+    calling_ae: str
+    status: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class StudyCompleted(Event):
+    study_uid: str
+    instances: int
+    revision: int
+
+
+@dataclass(frozen=True)
+class StudyRouted(Event):
+    study_uid: str
+    jobs: int
+    declined: int
+
+
+@dataclass(frozen=True)
+class JobMoved(Event):
+    job_id: int
+    model: str
+    study_uid: str
+    before: str
+    after: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ModelLoaded(Event):
+    model: str
+    device: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class WorkerDied(Event):
+    """``reason`` is crash, timeout or memory."""
+
+    model: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class StageTimed(Event):
+    """Seconds a job spent in one stage: load, infer, measure, encode."""
+
+    model: str
+    stage: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class DeliveryTried(Event):
+    """``outcome`` is verified, sent, unreachable, rejected or unproven."""
+
+    destination: str
+    kind: str
+    outcome: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ResultArrived(Event):
+    """All results of a job are proven at all destinations, ``seconds`` after the study's last image came."""
+
+    model: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trouble(Event):
+    """Something failed at an edge and was contained there; ``where`` is a room, ``error`` the exception's class."""
+
+    where: str
+    error: str

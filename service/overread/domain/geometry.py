@@ -1,0 +1,128 @@
+"""From slice headers to a stack in patient space: order, spacing and affine, or the reason why there is none.
+
+The patient coordinate system is DICOM's: x to the patient's left, y to the back, z to the head (LPS), in mm
+(PS3.3 C.7.6.2.1.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overread.domain.errors import Unfit
+from overread.domain.study import Instance
+
+Affine = NDArray[np.float64]
+
+ORIENTATION_TOLERANCE = 1e-3
+SPACING_TOLERANCE = 0.02
+SHEAR_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Slices in the order of increasing position along their normal.
+
+    ``affine`` (4, 4) float64 maps (slice, row, column) indices to mm, LPS. ``spacing_mm`` is (between slices, between
+    rows, between columns).
+    """
+
+    instances: tuple[Instance, ...]
+    affine: Affine
+    spacing_mm: tuple[float, float, float]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(slices, rows, columns)."""
+        first = self.instances[0]
+        return len(self.instances), int(first.rows or 0), int(first.columns or 0)
+
+
+def stack(instances: Sequence[Instance]) -> Stack:
+    """Order single-frame slices into a regular stack.
+
+    Raises Unfit, saying why, when the slices are not one regular parallel stack: geometry missing, sizes,
+    orientations or frames of reference mixed, positions repeated, a gap, or a sheared (tilted) stack.
+    """
+    _require_geometry(instances)
+    _require_one(instances, "Rows", {i.rows for i in instances})
+    _require_one(instances, "Columns", {i.columns for i in instances})
+    _require_one(instances, "FrameOfReferenceUID", {i.frame_of_reference_uid for i in instances})
+    _require_one(instances, "PixelSpacing", {tuple(round(v, 4) for v in i.pixel_spacing) for i in instances})
+    row, column, normal = _directions(instances)
+    positions = np.array([i.position for i in instances], np.float64)
+    order = np.argsort(positions @ normal, kind="stable")
+    ordered = tuple(instances[k] for k in order)
+    step = _regular_step(positions[order], normal)
+    between_rows, between_columns = ordered[0].pixel_spacing[:2]
+    affine = np.eye(4)
+    affine[:3, 0] = step
+    affine[:3, 1] = column * between_rows
+    affine[:3, 2] = row * between_columns
+    affine[:3, 3] = positions[order[0]]
+    return Stack(ordered, affine, (float(np.linalg.norm(step)), between_rows, between_columns))
+
+
+def plane_of(instance: Instance) -> str:
+    """``axial``, ``coronal``, ``sagittal`` (within 25° of it) or ``oblique``; ``unknown`` without an orientation."""
+    if len(instance.orientation) != 6:
+        return "unknown"
+    normal = np.abs(np.cross(instance.orientation[:3], instance.orientation[3:]))
+    axis = int(np.argmax(normal))
+    if normal[axis] < np.cos(np.radians(25)):
+        return "oblique"
+    return ("sagittal", "coronal", "axial")[axis]
+
+
+def _require_geometry(instances: Sequence[Instance]) -> None:
+    if len(instances) < 2:
+        raise Unfit(f"{len(instances)} slice is no volume")
+    for name, size in (("position", 3), ("orientation", 6), ("pixel_spacing", 2)):
+        lacking = sum(len(getattr(i, name)) != size for i in instances)
+        if lacking:
+            keyword = {"position": "ImagePositionPatient", "orientation": "ImageOrientationPatient"}
+            raise Unfit(f"{lacking} of {len(instances)} slices have no usable {keyword.get(name, 'PixelSpacing')}")
+    if any(v <= 0 for i in instances for v in i.pixel_spacing):
+        raise Unfit("PixelSpacing is not positive")
+    if any(i.number_of_frames > 1 for i in instances):
+        raise Unfit("multi-frame instances cannot be stacked slice by slice")
+
+
+def _require_one(instances: Sequence[Instance], keyword: str, values: set[object]) -> None:
+    if len(values) > 1:
+        raise Unfit(f"{keyword} differs between the slices ({len(values)} values in {len(instances)} slices)")
+
+
+def _directions(instances: Sequence[Instance]) -> tuple[Affine, Affine, Affine]:
+    orientations = np.array([i.orientation for i in instances], np.float64)
+    spread = float(np.abs(orientations - orientations[0]).max())
+    if spread > ORIENTATION_TOLERANCE:
+        raise Unfit(f"ImageOrientationPatient differs between the slices (by up to {spread:.3f})")
+    row, column = orientations[0, :3], orientations[0, 3:]
+    if abs(np.linalg.norm(row) - 1) > 0.01 or abs(np.linalg.norm(column) - 1) > 0.01 or abs(row @ column) > 0.01:
+        raise Unfit("ImageOrientationPatient is not a pair of orthogonal unit vectors")
+    return row, column, np.cross(row, column)
+
+
+def _regular_step(positions: Affine, normal: Affine) -> Affine:
+    steps = np.diff(positions, axis=0)
+    along = steps @ normal
+    usual = float(np.median(along))
+    if along.min() < 1e-3:
+        raise Unfit(f"{int((along < 1e-3).sum())} slices repeat a position (several phases or time points)")
+    worst = float(np.abs(along - usual).max())
+    if worst > max(SPACING_TOLERANCE * usual, 0.01):
+        where = int(np.abs(along - usual).argmax()) + 1
+        kind = "slices are missing or " if along.max() > 1.5 * usual else ""
+        raise Unfit(
+            f"{kind}the spacing is irregular: {along[where - 1]:.2f} mm between slices {where} and {where + 1}, "
+            f"{usual:.2f} mm elsewhere"
+        )
+    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    shear = float(np.linalg.norm(step - (step @ normal) * normal)) / float(step @ normal)
+    if shear > SHEAR_TOLERANCE:
+        raise Unfit(f"the stack is sheared by {np.degrees(np.arctan(shear)):.1f}° (gantry tilt)")
+    return np.asarray(step, np.float64)

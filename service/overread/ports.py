@@ -1,0 +1,83 @@
+"""The doors between rooms: a handful of Protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from overread.domain.card import Card, Label
+from overread.domain.events import Event
+from overread.domain.findings import Findings, Measurement
+from overread.domain.result import Result
+from overread.domain.volume import Volume
+
+Herald = Callable[[Event], None]
+Progress = Callable[[float], None]
+
+
+class Engine(Protocol):
+    """Runs models. One call is one attempt."""
+
+    def segment(self, card: Card, volume: Volume, progress: Progress) -> NDArray[np.uint8]:
+        """Read ``volume`` with the model of ``card``.
+
+        Returns the label map (slices, rows, columns) uint8 on the volume's own grid. ``progress`` is told 0 … 1.
+        Raises WorkerLost when the attempt died, Unfit or CardError when another attempt would end the same.
+        """
+
+
+class Measurer(Protocol):
+    """Measures one segment."""
+
+    def __call__(self, volume: Volume, mask: NDArray[np.bool_], label: Label) -> Sequence[Measurement]:
+        """``mask`` (slices, rows, columns) bool on the volume's grid, never empty."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """Everything an encoder may need about one finished reading.
+
+    ``key`` names input, model and settings: equal keys give equal UIDs. ``made_at`` is the time stamp for the objects,
+    ISO 8601 in UTC, fixed when the input became complete, so that a repeated job makes the same bytes.
+    """
+
+    key: str
+    made_at: str
+    card: Card
+    volume: Volume
+    findings: Findings
+
+
+class Encoder(Protocol):
+    """Turns findings into one DICOM object."""
+
+    kind: str
+
+    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Result | None:
+        """Write one Part 10 file into ``folder`` and describe it (``path`` relative to ``folder``).
+
+        ``earlier`` are the results already made of this reading, which this one may refer to. None when this kind has
+        nothing to say, such as a segmentation without segments. Raises Misplaced when the geometry gate does not pass.
+        """
+
+
+class Destination(Protocol):
+    """Where results go."""
+
+    name: str
+
+    def send(self, results: Sequence[tuple[Result, Path]]) -> None:
+        """Send the objects; returns when the destination has taken all of them.
+
+        Raises Unreachable (try later) or Rejected (never)."""
+
+    def prove(self, results: Sequence[Result]) -> bool:
+        """Whether the destination itself says that all of them are there. Raises Unreachable."""
+
+    def check(self) -> str:
+        """One line on whether the destination answers; raises Unreachable with the reason and the remedy."""
