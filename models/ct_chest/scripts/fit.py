@@ -13,10 +13,21 @@ REPORT_EVERY = 50
 
 
 def fit(
-    network: torch.nn.Module, loss: torch.nn.Module, data: Dataset, device: torch.device, workers: int, weights: str
+    network: torch.nn.Module,
+    loss: torch.nn.Module,
+    data: Dataset,
+    device: torch.device,
+    workers: int,
+    initial: str,
+    weights: str,
 ) -> None:
-    """Train ``network`` on ``data`` and write its weights (float16, a plain state dict) to ``weights``."""
+    """Train ``network`` on ``data`` and write its weights (float16, a plain state dict) to ``weights``.
+
+    ``initial`` names weights to start from; empty starts from nothing.
+    """
     torch.manual_seed(data.seed)  # type: ignore[attr-defined]
+    if initial:
+        network.load_state_dict(torch.load(initial, weights_only=True))
     net = network.to(device, memory_format=torch.channels_last_3d).train()
     steps = len(data) * 2  # type: ignore[arg-type]
     optimiser = torch.optim.AdamW(net.parameters(), PEAK_LEARNING_RATE, weight_decay=1e-4)

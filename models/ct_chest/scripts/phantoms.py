@@ -33,7 +33,7 @@ class PhantomCrops(Dataset):
         if index >= self.phantoms:
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, index])
-        shape = (int(rng.integers(118, 150)), 150, 190)
+        shape = (int(rng.integers(100, 150)), 150, int(rng.integers(176, 222)))
         phantom = chest_phantom(self.seed + index, Grid(shape, (self.spacing_mm,) * 3))
         hu, truth = to_ras(phantom.hu), to_ras(phantom.truth)
         return [self._batch(rng, hu, truth) for _ in range(BATCHES_PER_PHANTOM)]

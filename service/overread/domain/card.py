@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,11 @@ class Runtime:
 
 @dataclass(frozen=True)
 class Card:
-    """Everything overread knows of a model without opening its network. ``folder`` is absolute."""
+    """Everything overread knows of a model without opening its network.
+
+    ``folder`` is absolute. ``digest`` is the SHA-256 over the card and the bundle's configs: with ``weights_sha256`` it
+    names everything that may change a result. ``dice_floor`` is what the model promises on generated phantoms.
+    """
 
     name: str
     version: str
@@ -77,6 +82,7 @@ class Card:
     folder: Path
     runtime: Runtime = field(default_factory=Runtime)
     purpose: str = ""
+    digest: str = ""
     dice_floor: dict[str, float] = field(default_factory=dict)
 
 
@@ -85,7 +91,7 @@ def read_card(folder: Path) -> Card:
     path = folder / "card.toml"
     try:
         values = tomllib.loads(path.read_text("utf-8"))
-        return _card(values, folder.resolve())
+        return replace(_card(values, folder.resolve()), digest=_digest(folder))
     except FileNotFoundError:
         raise CardError(f"{folder} has no card.toml; each model folder needs one") from None
     except tomllib.TOMLDecodeError as error:
@@ -94,6 +100,13 @@ def read_card(folder: Path) -> Card:
         raise CardError(f"{path}: the key {error} is missing") from None
     except (TypeError, ValueError) as error:
         raise CardError(f"{path}: {error}") from None
+
+
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in [folder / "card.toml", *sorted((folder / "configs").glob("*"))]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _card(values: dict[str, Any], folder: Path) -> Card:

@@ -6,6 +6,7 @@ The patient coordinate system is DICOM's: x to the patient's left, y to the back
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,11 @@ class Stack:
         """(slices, rows, columns)."""
         first = self.instances[0]
         return len(self.instances), int(first.rows or 0), int(first.columns or 0)
+
+    def digest(self) -> str:
+        """SHA-256 that names this input: UIDs and contents of its slices, in order."""
+        lines = "".join(f"{i.sop_instance_uid} {i.digest}\n" for i in self.instances)
+        return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def stack(instances: Sequence[Instance]) -> Stack:

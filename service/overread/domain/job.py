@@ -69,7 +69,8 @@ ENDED = frozenset({_S.COMPLETED, _S.NOT_APPLICABLE, _S.FAILED, _S.CANCELED, _S.S
 
 @dataclass(frozen=True)
 class Job:
-    """One model on one input. ``input_digest`` names the input's bytes, so that the same work is never done twice."""
+    """One model on one input. ``input_digest`` names the input's bytes, so that the same work is never done twice;
+    ``attempts`` counts those that failed; ``last_at`` is when the input's last image came (seconds since the epoch)."""
 
     id: int
     study_uid: str
@@ -81,3 +82,4 @@ class Job:
     state: JobState
     attempts: int
     priority: int
+    last_at: float = 0.0

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+LOCALIZER_WORDS = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "SCANOGRAM"})
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -43,6 +45,11 @@ class Instance:
     gantry_tilt: float | None = None
     equipment_purposes: tuple[str, ...] = ()
     calling_ae: str = ""
+
+    @property
+    def is_localizer(self) -> bool:
+        """Whether ImageType says that this is a scout image (PS3.3 C.8.2.1.1.1)."""
+        return any(word.upper() in LOCALIZER_WORDS for word in self.image_type)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for the ledger."""

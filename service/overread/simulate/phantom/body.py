@@ -37,8 +37,8 @@ def sample_build(rng: np.random.Generator) -> Build:
     """Draw a patient."""
     size = rng.uniform(0.84, 1.12)
     half_depth = size * rng.uniform(76, 100)
-    phase = rng.choice(["plain", "venous", "arterial"], p=[0.5, 0.3, 0.2])
-    blood = {"plain": rng.uniform(30, 55), "venous": rng.uniform(110, 220), "arterial": rng.uniform(220, 450)}[phase]
+    phase = rng.choice(["plain", "venous", "arterial"], p=[0.4, 0.25, 0.35])
+    blood = {"plain": rng.uniform(30, 55), "venous": rng.uniform(110, 220), "arterial": rng.uniform(220, 520)}[phase]
     dome = rng.uniform(-95, -45)
     return Build(
         half_width=size * rng.uniform(118, 142),

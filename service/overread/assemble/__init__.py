@@ -1,0 +1,1 @@
+"""Instances become studies: quiet time says when to ask, the census answers."""

@@ -1,0 +1,89 @@
+"""The ledger's stories in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from overread.domain.job import JobState
+from overread.ledger import Ledger, views
+from overread.ledger.tables import DecisionRow, StudyRow
+from overread.ledger.views import JobStory, StudyStory
+
+
+def explain(story: StudyStory) -> Iterator[str]:
+    """Everything about one study, line by line: what came, why each choice was made, what became of it."""
+    study = story.study
+    yield f"Study {study.uid}"
+    yield f"  {_came(study)}"
+    if study.conflicts:
+        yield f"  {study.conflicts} instances came again with other content; the newest is current, both are kept"
+    yield from _choices(study, story.decisions)
+    for job in story.jobs:
+        yield from _job(job)
+    if study.state == "COMPLETE" and not story.jobs and study.routed_revision == study.revision:
+        yield "  No model reads it; nothing more will happen."
+
+
+def status(ledger: Ledger, now: float, limit: int = 10) -> Iterator[str]:
+    """The whole service on one screen."""
+    counts = views.backlog(ledger, now)
+    yield "studies     " + (_counted(counts.studies) or "none yet")
+    jobs: dict[str, int] = {}
+    for (_, state), n in counts.jobs.items():
+        jobs[state] = jobs.get(state, 0) + n
+    yield "jobs        " + (_counted(jobs) or "none yet")
+    deliveries = {f"{to} {state}": n for (to, state), n in counts.deliveries.items()}
+    yield "deliveries  " + (_counted(deliveries) or "none yet")
+    yield from _busy(ledger)
+    for row in views.recent_studies(ledger, limit):
+        yield f"  {moment(row.last_at)}  {row.state:<9}  {row.instances:>5} instances  {row.modalities:<8}  {row.uid}"
+
+
+def moment(at: float) -> str:
+    """Seconds since the epoch as UTC to the second."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def _came(study: StudyRow) -> str:
+    kinds = study.modalities.replace(",", ", ") or "no modality"
+    text = f"{study.instances} instances ({kinds}), first {moment(study.first_at)}, last {moment(study.last_at)}"
+    if study.state == "RECEIVING":
+        return f"{text}; it waits to be quiet for long enough to count as whole"
+    gone = f"; its images were removed on {moment(study.purged_at)}" if study.purged_at else ""
+    return f"{text}; complete, revision {study.revision}{gone}"
+
+
+def _choices(study: StudyRow, decisions: list[DecisionRow]) -> Iterator[str]:
+    newest = [d for d in decisions if d.revision == study.revision] or decisions
+    for model in dict.fromkeys(d.model for d in newest):
+        yield f"  Model {model}:"
+        for d in (d for d in newest if d.model == model):
+            if not d.series_uid:
+                yield f"    not run: {d.reason}"
+            else:
+                yield f"    {d.series_title}: {'chosen' if d.chosen else 'not chosen'}: {d.reason}"
+
+
+def _job(story: JobStory) -> Iterator[str]:
+    row = story.row
+    yield f"  Job {row.id}: {row.model} {row.model_version}, {row.state}{f': {row.reason}' if row.reason else ''}"
+    for event in story.events:
+        why = f" ({event.why})" if event.why else ""
+        yield f"    {moment(event.at)}  {event.event} by {event.who}: {event.after}{why}"
+    for result in story.results:
+        yield f"    made {result.kind}: {result.sop_instance_uid}"
+    for delivery in story.deliveries:
+        why = f" ({delivery.reason})" if delivery.reason else ""
+        yield f"    {delivery.sop_instance_uid} to {delivery.destination}: {delivery.state}{why}"
+
+
+def _busy(ledger: Ledger) -> Iterator[str]:
+    for row in views.jobs_in(ledger, [JobState.RUNNING], 10):
+        yield f"running     job {row.id}: {row.model} on {row.study_uid}, {row.progress:.0%}"
+    for row in views.jobs_in(ledger, [JobState.FAILED], 10):
+        yield f"failed      job {row.id}: {row.model} on {row.study_uid}: {row.reason}"
+
+
+def _counted(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))

@@ -1,0 +1,244 @@
+"""Processes and their ends: one keeper, three roles, restarted when they die, stopped in the order of the flow."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from overread import wiring
+from overread.domain.errors import ConfigError
+from overread.settings import Settings
+
+_log = logging.getLogger("overread.daemon")
+
+ROLES = ("listen", "watch", "work")
+PR_SET_PDEATHSIG = 1
+LOCK_PATIENCE_S = 15.0
+STOP_S = 20.0
+LONGEST_RESTART_S = 30.0
+
+
+def run_all(config: Path | None, settings: Settings) -> int:
+    """Start every role as a process of its own and keep it running until SIGTERM or SIGINT."""
+    settings.data_path.mkdir(parents=True, exist_ok=True)
+    stopping = _until_signal()
+    with _alone(settings, "run"):
+        keepers = [_Keeper(role, config) for role in ROLES]
+        for keeper in keepers:
+            keeper.start()
+        while not stopping.wait(0.1):
+            for keeper in keepers:
+                keeper.look_after()
+        for keeper in keepers:
+            keeper.stop()
+    return 0
+
+
+class _Keeper:
+    """Keeps one role's process running; a role that dies at once waits longer each time."""
+
+    def __init__(self, role: str, config: Path | None) -> None:
+        self.role = role
+        self._command = [sys.executable, "-m", "overread", *(("--config", str(config)) if config else ())]
+        self._process: subprocess.Popen[bytes] | None = None
+        self._wait_s, self._started, self._due = 0.2, 0.0, 0.0
+
+    def start(self) -> None:
+        """Start the process; it dies with this one."""
+        self._started = time.monotonic()
+        self._process = subprocess.Popen(
+            [*self._command, "run", "--role", self.role], preexec_fn=_die_with_parent, start_new_session=True
+        )
+
+    def look_after(self) -> None:
+        """Start it again when it is gone."""
+        if self._process is None:
+            if time.monotonic() >= self._due:
+                self.start()
+            return
+        code = self._process.poll()
+        if code is None:
+            return
+        lived = time.monotonic() - self._started
+        self._wait_s = 0.2 if lived > 30 else min(LONGEST_RESTART_S, self._wait_s * 2)
+        _log.warning("%s ended with exit code %s after %.1f s; it starts again in %.1f s", self.role, code, lived, self._wait_s)
+        self._process, self._due = None, time.monotonic() + self._wait_s
+
+    def stop(self) -> None:
+        """Ask it to end, then make it."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def run_role(settings: Settings, role: str) -> int:
+    """Run one role in this process until SIGTERM or SIGINT."""
+    settings.data_path.mkdir(parents=True, exist_ok=True)
+    stopping = _until_signal()
+    body = {"listen": _listen, "watch": _watch, "work": _work}[role]
+    with _alone(settings, role):
+        stop = body(settings)
+        while not stopping.wait(1.0):
+            continue
+        stop()
+    return 0
+
+
+def _listen(settings: Settings) -> Callable[[], None]:
+    from overread.observe.health import Health
+    from overread.receive.admission import Admission
+    from overread.receive.index import Indexer
+    from overread.receive.listener import Door, Listener
+
+    r = settings.receive
+    store = wiring.spool(settings)
+    store.clear_incoming()
+    metrics, herald = wiring.watching(settings, ())
+    metrics.watch_disk(store.root)
+    indexer = Indexer(store, lambda: wiring.ledger(settings), herald)
+    called = r.ae_title if r.require_called_ae else None
+    admission = Admission(
+        [(a.ae_title, a.network) for a in r.allow], called, r.max_associations, wiring.room_left(settings, store)
+    )
+    door = Door(r.ae_title, r.host, r.port, r.max_pdu_bytes, r.acse_timeout_s, r.dimse_timeout_s, r.network_timeout_s)
+    listener = Listener(door, admission, store, indexer.add, herald)
+    try:
+        listener.start()
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {r.host} port {r.port}: {error.strerror}; is it in use?") from None
+    indexer.start()
+    reach = "this machine only (the default; see [[receive.allow]])" if admission.only_loopback() else "the allow-list"
+    _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, listener.port, reach)
+    checks = {"spool": wiring.disk_check(settings, store), "ledger": indexer.check}
+    o = settings.observe
+    health = Health(metrics.registry, heartbeat=indexer.stuck, checks=checks, host=o.host, port=o.listen_port)
+    health.start()
+
+    def stop() -> None:
+        listener.stop()
+        indexer.stop()
+        health.stop()
+
+    return stop
+
+
+def _watch(settings: Settings) -> Callable[[], None]:
+    from overread.ledger import views
+    from overread.observe.health import Health
+    from overread.schedule.clock import Clock
+
+    models = wiring.cards(settings)
+    store, books = wiring.spool(settings), wiring.ledger(settings)
+    metrics, herald = wiring.watching(settings, models)
+    metrics.watch_backlog(lambda: views.backlog(books, time.time()))
+    metrics.watch_disk(store.root)
+    clock = Clock(herald, threads=6 + len(settings.deliver))
+    wiring.tick_all(settings, clock, books, store, models, herald)
+    checks = {"ledger": wiring.ledger_check(books), "spool": wiring.disk_check(settings, store)}
+    o = settings.observe
+    health = Health(metrics.registry, heartbeat=clock.stuck, checks=checks, host=o.host, port=o.watch_port)
+    health.start()
+    clock.start()
+
+    def stop() -> None:
+        clock.stop()
+        health.stop()
+        books.close()
+
+    return stop
+
+
+def _work(settings: Settings) -> Callable[[], None]:
+    from overread.encode import encoders
+    from overread.infer.pool import WorkerPool
+    from overread.journey import Journey
+    from overread.observe.health import Health
+    from overread.schedule.shift import Shift
+
+    s, o = settings.schedule, settings.observe
+    models = wiring.cards(settings)
+    store, books = wiring.spool(settings), wiring.ledger(settings)
+    metrics, herald = wiring.watching(settings, models)
+    threads = s.cpu_threads or max(1, (os.cpu_count() or 1) // s.slots)
+    pool = WorkerPool(herald, device=s.device, threads=threads, keep_warm=s.keep_warm)
+    kinds = wiring.result_kinds(settings)
+    wanted = sorted({k for takes in kinds.values() for k in takes}) or ["seg", "sr"]
+    journey = Journey(books, store, pool, encoders(wanted), herald)
+    shift = Shift(
+        books,
+        {c.name: c for c in models},
+        journey,
+        kinds,
+        herald,
+        worker=wiring.worker_name(),
+        lease_s=s.lease_s,
+        retry_s=s.retry_s,
+    )
+    health = Health(
+        metrics.registry,
+        heartbeat=shift.stuck,
+        checks={"ledger": wiring.ledger_check(books)},
+        host=o.host,
+        port=o.work_port,
+    )
+    health.start()
+    threading.Thread(target=pool.warm_all, args=(models[: s.keep_warm],), name="warm", daemon=True).start()
+    shift.start(s.slots)
+
+    def stop() -> None:
+        shift.stop(5.0, pool.close)
+        health.stop()
+        books.close()
+
+    return stop
+
+
+def _until_signal() -> threading.Event:
+    stopping = threading.Event()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    return stopping
+
+
+@contextmanager
+def _alone(settings: Settings, role: str) -> Iterator[None]:
+    """Hold the role's lock on the data folder; two services on one folder would read each other's jobs."""
+    path = settings.data_path / f"{role}.lock"
+    with path.open("w") as file:
+        deadline = time.monotonic() + LOCK_PATIENCE_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise ConfigError(
+                        f"another overread holds {path}: stop it, or give this one a data folder of its own"
+                    ) from None
+                time.sleep(0.1)
+        yield

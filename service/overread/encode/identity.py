@@ -1,0 +1,81 @@
+"""Who made a result and by which names it goes: nothing here depends on the clock, the process or chance."""
+
+from __future__ import annotations
+
+import uuid
+import zlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+
+from overread.domain.card import Card
+from overread.ports import Read
+
+NAMESPACE = uuid.UUID("6f0c2a0e-6f3b-5b0e-9a58-0d1c7c5d6a11")
+LONG_STRING = 64  # characters of a value of VR LO (PS3.5 6.2)
+
+_OFFSETS = {"seg": 0, "sr": 1}
+
+
+@dataclass(frozen=True)
+class Maker:
+    """The model as a device. IHE AIR wants these equal in the equipment, in the SR's observer and as the algorithm:
+    ``model`` is Manufacturer's Model Name and Algorithm Name, ``version`` Software Versions and Algorithm Version."""
+
+    manufacturer: str
+    model: str
+    version: str
+    serial: str
+    device_uid: str
+
+
+def maker(card: Card) -> Maker:
+    """The device that ``card`` describes; other weights are another device."""
+    identity = "|".join((card.manufacturer, card.name, card.version, card.weights_sha256))
+    return Maker(
+        manufacturer=_long_string(card.manufacturer) or "unknown",
+        model=_long_string(card.title) or _long_string(card.name),
+        version=_long_string(card.version) or "unknown",
+        serial=card.weights_sha256[:16] or "unknown",
+        device_uid=_uid("device|" + identity),
+    )
+
+
+def uid(key: str, role: str) -> str:
+    """A UID below 2.25 (PS3.5 B.2), the same for the same reading and ``role``."""
+    return _uid(f"{role}|{key}")
+
+
+def tracking_uid(read: Read, value: int) -> str:
+    """The UID that ties segment ``value`` to its measurements."""
+    return uid(read.key, f"tracking {value}")
+
+
+def series_number(card: Card, kind: str) -> int:
+    """After the scanner's own series (9001 … 9999), one pair for each model, the same in each study."""
+    return 9001 + zlib.crc32(card.name.encode()) % 499 * 2 + _OFFSETS.get(kind, 0)
+
+
+def series_description(card: Card, kind: str) -> str:
+    """The model's title and the kind of result, as viewers list it."""
+    ending = f" {kind.upper()}"
+    return _long_string(card.title or card.name)[: LONG_STRING - len(ending)] + ending
+
+
+def made_at(read: Read, offset: str) -> datetime:
+    """When the result was made, on the study's own clock: ``offset`` is Timezone Offset From UTC (``+0100``) or empty
+    for UTC."""
+    moment = datetime.fromisoformat(read.made_at)
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    try:
+        minutes = int(offset[0] + "1") * (int(offset[1:3]) * 60 + int(offset[3:5]))
+        return moment.astimezone(timezone(timedelta(minutes=minutes)))
+    except (IndexError, ValueError):
+        return moment.astimezone(UTC)
+
+
+def _uid(text: str) -> str:
+    return f"2.25.{uuid.uuid5(NAMESPACE, text).int}"
+
+
+def _long_string(text: str) -> str:
+    return text.replace("\\", "/").strip()[:LONG_STRING].strip()

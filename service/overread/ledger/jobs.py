@@ -1,0 +1,200 @@
+"""Jobs: planned from a routed study, claimed under a lease, moved by compare-and-set."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import update
+from sqlmodel import Session, col, select
+
+from overread.domain.job import TRANSITIONS, Job, JobEvent, JobState
+from overread.ledger.store import Ledger
+from overread.ledger.tables import DecisionRow, DeliveryRow, EventRow, JobRow, StudyRow
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Why ``model`` was given or not given a series; ``series_uid`` empty speaks of the study as a whole."""
+
+    model: str
+    series_uid: str
+    series_title: str
+    chosen: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A job that a study calls for."""
+
+    model: str
+    model_version: str
+    series_uid: str
+    input_digest: str
+    priority: int
+
+
+@dataclass(frozen=True)
+class Move:
+    """A move that took place."""
+
+    job: Job
+    before: JobState
+    after: JobState
+
+
+def plan(
+    ledger: Ledger, study_uid: str, revision: int, decisions: Sequence[Decision], plans: Sequence[Plan]
+) -> list[Move] | None:
+    """Write what the router decided about one revision, and the jobs that follow, in one transaction.
+
+    A plan whose input was read before makes no new job. Older jobs of the same model are superseded by a new one.
+    None when the study has grown meanwhile: the decisions are then void and nothing is written.
+    """
+    now = time.time()
+    with ledger.write() as session:
+        study = session.get(StudyRow, study_uid, with_for_update=True)
+        if study is None or study.revision != revision or study.state != "COMPLETE":
+            return None
+        study.routed_revision = revision
+        for d in decisions:
+            session.add(DecisionRow(study_uid=study_uid, revision=revision, **vars(d)))
+        moves: list[Move] = []
+        for p in plans:
+            moves += _plan_one(session, study, p, now)
+        return moves
+
+
+def _plan_one(session: Session, study: StudyRow, p: Plan, now: float) -> list[Move]:
+    same = select(JobRow).where(
+        JobRow.study_uid == study.uid, JobRow.model == p.model, JobRow.model_version == p.model_version
+    )
+    rows = session.exec(same).all()
+    if any(row.input_digest == p.input_digest for row in rows):
+        return []
+    moves = []
+    for row in rows:
+        moved = _move(session, row, JobEvent.SUPERSEDE, "router", f"revision {study.revision} of the study", {})
+        if moved:
+            moves.append(moved)
+            _drop_deliveries(session, row.id or 0, now)
+    row = JobRow(
+        study_uid=study.uid, revision=study.revision, created_at=now, updated_at=now, last_at=study.last_at, **vars(p)
+    )
+    session.add(row)
+    session.flush()
+    session.add(_event(row, "router", "plan", "", JobState.SCHEDULED, "", now))
+    return moves
+
+
+def _drop_deliveries(session: Session, job_id: int, now: float) -> None:
+    session.exec(
+        update(DeliveryRow)
+        .where(col(DeliveryRow.job_id) == job_id, col(DeliveryRow.state).in_(["PENDING", "SENT"]))
+        .values(state="DROPPED", reason="superseded by a later revision of the study", not_before=now)
+    )
+
+
+def claim(ledger: Ledger, worker: str, lease_s: float) -> Move | None:
+    """Take the next job that is due: highest priority first, then oldest. None when there is none."""
+    now = time.time()
+    due = (
+        select(JobRow)
+        .where(JobRow.state == JobState.SCHEDULED, JobRow.not_before <= now)
+        .order_by(col(JobRow.priority).desc(), col(JobRow.id))
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    with ledger.read() as session:
+        if session.exec(select(JobRow.id).where(JobRow.state == JobState.SCHEDULED).limit(1)).first() is None:
+            return None
+    with ledger.write() as session:
+        row = session.exec(due).first()
+        if row is None:
+            return None
+        values = {"worker": worker, "lease_until": now + lease_s, "progress": 0.0}
+        return _move(session, row, JobEvent.CLAIM, worker, f"attempt {row.attempts + 1}", values)
+
+
+def renew(ledger: Ledger, job_id: int, worker: str, lease_s: float, progress: float) -> bool:
+    """Prolong a lease; False when the job is no longer this worker's."""
+    with ledger.write() as session:
+        statement = (
+            update(JobRow)
+            .where(col(JobRow.id) == job_id, col(JobRow.worker) == worker, col(JobRow.state) == JobState.RUNNING)
+            .values(lease_until=time.time() + lease_s, progress=progress)
+        )
+        return bool(session.exec(statement).rowcount)
+
+
+def move(
+    ledger: Ledger, job_id: int, event: JobEvent, who: str, why: str = "", **values: Any
+) -> Move | None:
+    """Move a job along the table in ``domain.job``; None when its state does not know the event or another was first."""
+    with ledger.write() as session:
+        row = session.get(JobRow, job_id)
+        return None if row is None else move_row(session, row, event, who, why, values)
+
+
+def move_row(
+    session: Session, row: JobRow, event: JobEvent, who: str, why: str, values: dict[str, Any]
+) -> Move | None:
+    """The same inside a transaction that does more."""
+    return _move(session, row, event, who, why, values)
+
+
+def _move(
+    session: Session, row: JobRow, event: JobEvent, who: str, why: str, values: dict[str, Any]
+) -> Move | None:
+    before = JobState(row.state)
+    after = TRANSITIONS.get((before, event))
+    if after is None:
+        return None
+    now = time.time()
+    guard = update(JobRow).where(col(JobRow.id) == row.id, col(JobRow.state) == before)
+    if event in (JobEvent.READ, JobEvent.STUMBLED, JobEvent.UNFIT) or (
+        event is JobEvent.GAVE_UP and before is JobState.RUNNING
+    ):
+        guard = guard.where(col(JobRow.worker) == who)
+    if session.exec(guard.values(state=after, updated_at=now, reason=why, **values)).rowcount != 1:
+        return None
+    session.add(_event(row, who, event, before, after, why, now))
+    session.refresh(row)
+    return Move(as_job(row), before, after)
+
+
+def _event(row: JobRow, who: str, event: str, before: str, after: str, why: str, now: float) -> EventRow:
+    return EventRow(job_id=row.id or 0, at=now, who=who, event=event, before=before, after=after, why=why)
+
+
+def lapse(ledger: Ledger, now: float, *, worker: str = "") -> list[Move]:
+    """Give back jobs whose lease ran out, or all that a worker of this name held before it was started again."""
+    query = select(JobRow).where(JobRow.state == JobState.RUNNING)
+    query = query.where(JobRow.worker == worker) if worker else query.where(JobRow.lease_until < now)
+    with ledger.read() as session:
+        if session.exec(query.limit(1)).first() is None:
+            return []
+    with ledger.write() as session:
+        rows = session.exec(query.with_for_update(skip_locked=True)).all()
+        why = "its worker was started again" if worker else "its lease ran out"
+        return [m for row in rows if (m := _move(session, row, JobEvent.LOST, "clock", why, {"worker": ""}))]
+
+
+def as_job(row: JobRow) -> Job:
+    """The row as a value."""
+    return Job(
+        row.id or 0,
+        row.study_uid,
+        row.series_uid,
+        row.model,
+        row.model_version,
+        row.input_digest,
+        row.revision,
+        JobState(row.state),
+        row.attempts,
+        row.priority,
+        row.last_at,
+    )

@@ -1,0 +1,139 @@
+"""The tables. Times are seconds since the epoch, UTC. Paths are relative to the spool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, Column, Index, UniqueConstraint
+from sqlmodel import Field, SQLModel
+
+
+class StudyRow(SQLModel, table=True):
+    """A study. ``state`` RECEIVING or COMPLETE; ``routed_revision`` the last revision that met the models."""
+
+    __tablename__ = "study"
+
+    uid: str = Field(primary_key=True, max_length=64)
+    state: str = Field(default="RECEIVING", index=True)
+    revision: int = 1
+    instances: int = 0
+    conflicts: int = 0
+    modalities: str = ""
+    first_at: float = 0.0
+    last_at: float = 0.0
+    completed_at: float | None = None
+    routed_revision: int = 0
+    purged_at: float | None = None
+
+
+class InstanceRow(SQLModel, table=True):
+    """One stored instance: the newest content that came under its UID. ``header`` is a domain ``Instance``."""
+
+    __tablename__ = "instance"
+
+    sop_instance_uid: str = Field(primary_key=True, max_length=64)
+    study_uid: str = Field(index=True, max_length=64)
+    series_uid: str = Field(max_length=64)
+    digest: str = Field(max_length=64)
+    path: str
+    size_bytes: int = 0
+    received_at: float = 0.0
+    header: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+
+
+class DecisionRow(SQLModel, table=True):
+    """Why a model was given, or not given, a series of one revision of a study. ``series_uid`` empty: the study."""
+
+    __tablename__ = "decision"
+
+    id: int | None = Field(default=None, primary_key=True)
+    study_uid: str = Field(index=True, max_length=64)
+    revision: int
+    model: str
+    series_uid: str = ""
+    series_title: str = ""
+    chosen: bool = False
+    reason: str = ""
+
+
+class JobRow(SQLModel, table=True):
+    """One model on one input; ``last_at`` is when the last image of its input came."""
+
+    __tablename__ = "job"
+    __table_args__ = (
+        UniqueConstraint("study_uid", "model", "model_version", "input_digest"),
+        Index("job_queue", "state", "priority", "id"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    study_uid: str = Field(index=True, max_length=64)
+    series_uid: str = Field(max_length=64)
+    model: str
+    model_version: str
+    input_digest: str = Field(max_length=64)
+    revision: int
+    state: str = "SCHEDULED"
+    attempts: int = 0
+    priority: int = 0
+    not_before: float = 0.0
+    lease_until: float = 0.0
+    worker: str = ""
+    progress: float = 0.0
+    reason: str = ""
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    last_at: float = 0.0
+
+
+class EventRow(SQLModel, table=True):
+    """One move of a job: who, when, why."""
+
+    __tablename__ = "job_event"
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: int = Field(index=True)
+    at: float
+    who: str
+    event: str
+    before: str
+    after: str
+    why: str = ""
+
+
+class ResultRow(SQLModel, table=True):
+    """One DICOM object made by a job."""
+
+    __tablename__ = "result"
+
+    sop_instance_uid: str = Field(primary_key=True, max_length=64)
+    job_id: int = Field(index=True)
+    kind: str
+    sop_class_uid: str
+    series_uid: str
+    study_uid: str = Field(index=True, max_length=64)
+    transfer_syntax_uid: str
+    path: str
+    digest: str
+    made_at: float
+
+
+class DeliveryRow(SQLModel, table=True):
+    """One result on its way to one destination."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        UniqueConstraint("sop_instance_uid", "destination"),
+        Index("delivery_queue", "destination", "state", "not_before"),
+    )
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: int = Field(index=True)
+    sop_instance_uid: str = Field(max_length=64)
+    destination: str
+    state: str = "PENDING"
+    attempts: int = 0
+    not_before: float = 0.0
+    reason: str = ""
+    created_at: float = 0.0
+    sent_at: float | None = None
+    verified_at: float | None = None

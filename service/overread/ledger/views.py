@@ -1,0 +1,117 @@
+"""What people and dashboards ask of the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import delete, func
+from sqlmodel import col, select
+
+from overread.domain.backlog import Backlog
+from overread.domain.job import ENDED, JobState
+from overread.domain.result import DeliveryState
+from overread.ledger.store import Ledger
+from overread.ledger.tables import DecisionRow, DeliveryRow, EventRow, InstanceRow, JobRow, ResultRow, StudyRow
+
+
+@dataclass(frozen=True)
+class JobStory:
+    """A job with all that happened to it."""
+
+    row: JobRow
+    events: list[EventRow] = field(default_factory=list)
+    results: list[ResultRow] = field(default_factory=list)
+    deliveries: list[DeliveryRow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class StudyStory:
+    """Everything the ledger knows of a study."""
+
+    study: StudyRow
+    decisions: list[DecisionRow]
+    jobs: list[JobStory]
+
+
+def backlog(ledger: Ledger, now: float) -> Backlog:
+    """Counts and ages for gauges."""
+    open_deliveries = [DeliveryState.PENDING, DeliveryState.SENT]
+    with ledger.read() as session:
+        studies = session.exec(select(StudyRow.state, func.count()).group_by(StudyRow.state)).all()
+        jobs = session.exec(select(JobRow.model, JobRow.state, func.count()).group_by(JobRow.model, JobRow.state)).all()
+        deliveries = session.exec(
+            select(DeliveryRow.destination, DeliveryRow.state, func.count()).group_by(
+                DeliveryRow.destination, DeliveryRow.state
+            )
+        ).all()
+        oldest_job = session.exec(select(func.min(JobRow.created_at)).where(JobRow.state == JobState.SCHEDULED)).one()
+        oldest_delivery = session.exec(
+            select(func.min(DeliveryRow.created_at)).where(col(DeliveryRow.state).in_(open_deliveries))
+        ).one()
+    return Backlog(
+        dict(studies),
+        {(m, s): n for m, s, n in jobs},
+        {(d, s): n for d, s, n in deliveries},
+        max(0.0, now - oldest_job) if oldest_job else 0.0,
+        max(0.0, now - oldest_delivery) if oldest_delivery else 0.0,
+    )
+
+
+def story(ledger: Ledger, study_uid: str) -> StudyStory | None:
+    """All about one study; None when it is unknown."""
+    with ledger.read() as session:
+        study = session.get(StudyRow, study_uid)
+        if study is None:
+            return None
+        decisions = session.exec(
+            select(DecisionRow).where(DecisionRow.study_uid == study_uid).order_by(col(DecisionRow.id))
+        ).all()
+        rows = session.exec(select(JobRow).where(JobRow.study_uid == study_uid).order_by(col(JobRow.id))).all()
+        jobs = [
+            JobStory(
+                row,
+                list(session.exec(select(EventRow).where(EventRow.job_id == row.id).order_by(col(EventRow.id))).all()),
+                list(session.exec(select(ResultRow).where(ResultRow.job_id == row.id)).all()),
+                list(session.exec(select(DeliveryRow).where(DeliveryRow.job_id == row.id)).all()),
+            )
+            for row in rows
+        ]
+        return StudyStory(study, list(decisions), jobs)
+
+
+def recent_studies(ledger: Ledger, limit: int) -> list[StudyRow]:
+    """The studies that came last, newest first."""
+    with ledger.read() as session:
+        return list(session.exec(select(StudyRow).order_by(col(StudyRow.last_at).desc()).limit(limit)).all())
+
+
+def jobs_in(ledger: Ledger, states: list[JobState], limit: int) -> list[JobRow]:
+    """Jobs in any of the states, the most recently moved first."""
+    query = select(JobRow).where(col(JobRow.state).in_(states)).order_by(col(JobRow.updated_at).desc()).limit(limit)
+    with ledger.read() as session:
+        return list(session.exec(query).all())
+
+
+def disposable(ledger: Ledger, before: float) -> list[str]:
+    """Studies that are complete, whose last instance came before ``before``, and whose every job has ended well."""
+    busy = select(JobRow.study_uid).where(col(JobRow.state).not_in([s for s in ENDED if s is not JobState.FAILED]))
+    query = select(StudyRow.uid).where(
+        StudyRow.state == "COMPLETE",
+        StudyRow.last_at < before,
+        col(StudyRow.purged_at).is_(None),
+        StudyRow.routed_revision == StudyRow.revision,
+        col(StudyRow.uid).not_in(busy),
+    )
+    with ledger.read() as session:
+        return list(session.exec(query).all())
+
+
+def purge(ledger: Ledger, study_uid: str, now: float) -> None:
+    """Forget a study's instances; the study, its jobs and their events stay."""
+    with ledger.write() as session:
+        study = session.get(StudyRow, study_uid, with_for_update=True)
+        if study is not None:
+            study.purged_at = now
+            statement: Any = delete(InstanceRow).where(col(InstanceRow.study_uid) == study_uid)
+            session.exec(statement)

@@ -1,0 +1,1 @@
+"""Events become something people can see: metrics, log lines, and answers to "are you alive?"."""

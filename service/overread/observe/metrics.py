@@ -1,0 +1,245 @@
+"""Events in, Prometheus metrics out. One ``Metrics`` for each role process; nothing here is global.
+
+Every name starts with ``overread_``; times are in seconds, sizes in bytes. No label ever holds a UID or anything of a
+patient, and every label has at most 100 values (``labels.Bounded``).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
+
+from overread.domain import events
+from overread.domain.backlog import Backlog
+from overread.domain.job import JobState
+from overread.observe.labels import Bounded
+from overread.observe.state import BacklogCollector, DiskCollector
+
+STAGES: Final = ("load", "infer", "measure", "encode")
+OUTCOMES: Final = ("verified", "sent", "unreachable", "rejected", "unproven")
+REFUSALS: Final = ("calling-ae", "called-ae", "address", "limit", "storage-full")
+DEATHS: Final = ("crash", "timeout", "memory")
+STATUSES: Final = (0x0110, 0x0117, 0x0122, 0x0124, 0xA700, 0xA900, 0xC000)  # PS3.4 Table B.2-1, PS3.7 Annex C
+
+_RECEIVE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_STAGE_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 180, 300, 600, 900, 1800)
+_LOAD_S: Final = (0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
+_DELIVERY_S: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_LATENCY_S: Final = (30, 60, 90, 120, 180, 300, 450, 600, 900, 1200, 1800, 2700, 3600, 7200, 14400, 43200)
+
+
+class Metrics:
+    """All metrics of one process, in a registry of its own. Call it with an event (it is a ``Herald``).
+
+    Naming ``models``, ``destinations`` and result ``kinds`` makes their series start at 0 instead of appearing with the
+    first event, without which Prometheus cannot see a first failure.
+    Thread-safe. Raises nothing for an event that it does not know: it is ignored.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        *,
+        models: Sequence[str] = (),
+        destinations: Sequence[str] = (),
+        kinds: Sequence[str] = ("seg", "sr"),
+    ) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each counter, read by nobody
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._models, self._destinations = tuple(models), tuple(destinations)
+        self._bounds: dict[str, Bounded] = {}
+        ProcessCollector(registry=self.registry)
+        self._make_receiving()
+        self._make_reading()
+        self._make_delivering()
+        self._make_service(version)
+        self._start_at_zero(kinds)
+        self._takers = self._table()
+
+    def __call__(self, event: events.Event) -> None:
+        """Count one event."""
+        taker = self._takers.get(type(event))
+        if taker is not None:
+            taker(event)
+
+    def handled(self) -> frozenset[type[events.Event]]:
+        """The kinds of event that are counted."""
+        return frozenset(self._takers)
+
+    def count_herald_failure(self) -> None:
+        """A herald raised and its event was dropped for it."""
+        self._herald_failures.inc()
+
+    def watch_backlog(self, read: Callable[[], Backlog]) -> None:
+        """Export the ledger's backlog; ``read`` is called at each scrape, from another thread."""
+        self.registry.register(BacklogCollector(read, self._models, self._destinations))
+
+    def watch_disk(self, path: Path) -> None:
+        """Export free and total bytes of the file system under ``path``, asked at each scrape."""
+        self.registry.register(DiskCollector(path))
+
+    def _make_receiving(self) -> None:
+        self._associations_open = self._gauge("associations_open", "Associations open now.")
+        self._associations = self._counter("associations", "Associations accepted.")
+        self._associations_refused = self._counter("associations_refused", "Associations refused.", "reason")
+        self._instances = self._counter(
+            "instances_received", "Instances acknowledged with 0x0000, duplicates included.", "calling_ae"
+        )
+        self._bytes = self._counter("received_bytes", "Bytes of the instances acknowledged.", "calling_ae")
+        self._duplicates = self._counter(
+            "instances_duplicate", "Instances acknowledged that were there already.", "calling_ae"
+        )
+        self._instances_refused = self._counter(
+            "instances_refused", "Instances answered with a failure, by C-STORE status.", "status"
+        )
+        self._receive_seconds = self._histogram(
+            "receive_duration_seconds", "Seconds from a C-STORE request to its answer.", _RECEIVE_S
+        )
+        self._last_instance = self._gauge(
+            "last_instance_timestamp_seconds", "Unix time of the last instance acknowledged, 0 before the first."
+        )
+        self._completed = self._counter("studies_completed", "Studies found complete.")
+        self._routed = self._counter("studies_routed", "Studies that routing has decided on.")
+        self._routed_jobs = self._counter("routed_jobs", "Jobs that routing asked for.")
+        self._declined = self._counter("routing_declined", "Pairs of study and model that routing declined.")
+
+    def _make_reading(self) -> None:
+        self._transitions = self._counter(
+            "job_transitions", "Jobs that moved, by model and the state they moved to.", "model", "state"
+        )
+        self._stage_seconds = self._histogram(
+            "stage_duration_seconds", "Seconds a job spent in a stage.", _STAGE_S, "model", "stage"
+        )
+        self._load_seconds = self._histogram(
+            "model_load_duration_seconds", "Seconds to make a model ready on a device.", _LOAD_S, "model", "device"
+        )
+        self._loaded = self._gauge(
+            "model_loaded", "1 since a worker loaded the model, 0 since that worker died.", "model", "device"
+        )
+        self._deaths = self._counter("worker_deaths", "Worker processes that died.", "model", "reason")
+        self._latency = self._histogram(
+            "result_latency_seconds", "Seconds from a study's last image to its results at home.", _LATENCY_S, "model"
+        )
+        self._devices: dict[str, set[str]] = {}
+
+    def _make_delivering(self) -> None:
+        self._attempts = self._counter(
+            "delivery_attempts", "Attempts to bring results home.", "destination", "kind", "outcome"
+        )
+        self._delivery_seconds = self._histogram(
+            "delivery_duration_seconds", "Seconds an attempt took.", _DELIVERY_S, "destination"
+        )
+
+    def _make_service(self, version: str) -> None:
+        self._troubles = self._counter("troubles", "Failures that were contained at an edge.", "where", "error")
+        self._herald_failures = self._counter("herald_failures", "Events that metrics, logs or audit failed to take.")
+        build = self._gauge("build_info", "Always 1; what runs is in the labels.", "version", "python")
+        build.labels(version, platform.python_version()).set(1)
+
+    def _start_at_zero(self, kinds: Sequence[str]) -> None:
+        for reason in REFUSALS:
+            self._associations_refused.labels(self._bound("reason", reason))
+        for status in STATUSES:
+            self._instances_refused.labels(self._bound("status", f"0x{status:04X}"))
+        for model in self._models:
+            self._start_model(self._bound("model", model))
+        for destination in (self._bound("destination", d) for d in self._destinations):
+            self._delivery_seconds.labels(destination)
+            for kind in kinds:
+                for outcome in OUTCOMES:
+                    self._attempts.labels(destination, self._bound("kind", kind), self._bound("outcome", outcome))
+
+    def _start_model(self, model: str) -> None:
+        for state in JobState:
+            self._transitions.labels(model, self._bound("state", state.value))
+        for stage in STAGES:
+            self._stage_seconds.labels(model, self._bound("stage", stage))
+        for death in DEATHS:
+            self._deaths.labels(model, self._bound("death", death))
+        self._latency.labels(model)
+
+    def _table(self) -> dict[type[events.Event], Callable[[Any], None]]:
+        return {
+            events.AssociationOpened: self._association_opened,
+            events.AssociationClosed: lambda _: self._associations_open.dec(),
+            events.AssociationRefused: lambda e: self._associations_refused.labels(
+                self._bound("reason", e.reason)
+            ).inc(),
+            events.InstanceReceived: self._instance_received,
+            events.InstanceRefused: lambda e: self._instances_refused.labels(
+                self._bound("status", f"0x{e.status & 0xFFFF:04X}")
+            ).inc(),
+            events.StudyCompleted: lambda _: self._completed.inc(),
+            events.StudyRouted: self._study_routed,
+            events.JobMoved: self._job_moved,
+            events.ModelLoaded: self._model_loaded,
+            events.WorkerDied: self._worker_died,
+            events.StageTimed: self._stage_timed,
+            events.DeliveryTried: self._delivery_tried,
+            events.ResultArrived: self._result_arrived,
+            events.Trouble: self._trouble,
+        }
+
+    def _association_opened(self, _event: events.AssociationOpened) -> None:
+        self._associations.inc()
+        self._associations_open.inc()
+
+    def _instance_received(self, event: events.InstanceReceived) -> None:
+        caller = self._bound("calling_ae", event.calling_ae)
+        self._instances.labels(caller).inc()
+        self._bytes.labels(caller).inc(event.size_bytes)
+        self._duplicates.labels(caller).inc(int(event.duplicate))
+        self._receive_seconds.observe(event.seconds)
+        self._last_instance.set_to_current_time()
+
+    def _study_routed(self, event: events.StudyRouted) -> None:
+        self._routed.inc()
+        self._routed_jobs.inc(event.jobs)
+        self._declined.inc(event.declined)
+
+    def _job_moved(self, event: events.JobMoved) -> None:
+        self._transitions.labels(self._bound("model", event.model), self._bound("state", event.after)).inc()
+
+    def _model_loaded(self, event: events.ModelLoaded) -> None:
+        model, device = self._bound("model", event.model), self._bound("device", event.device)
+        self._devices.setdefault(model, set()).add(device)
+        self._load_seconds.labels(model, device).observe(event.seconds)
+        self._loaded.labels(model, device).set(1)
+
+    def _worker_died(self, event: events.WorkerDied) -> None:
+        model = self._bound("model", event.model)
+        self._deaths.labels(model, self._bound("death", event.reason)).inc()
+        for device in tuple(self._devices.get(model, ())):
+            self._loaded.labels(model, device).set(0)
+
+    def _stage_timed(self, event: events.StageTimed) -> None:
+        model, stage = self._bound("model", event.model), self._bound("stage", event.stage)
+        self._stage_seconds.labels(model, stage).observe(event.seconds)
+
+    def _delivery_tried(self, event: events.DeliveryTried) -> None:
+        destination = self._bound("destination", event.destination)
+        kind, outcome = self._bound("kind", event.kind), self._bound("outcome", event.outcome)
+        self._attempts.labels(destination, kind, outcome).inc()
+        self._delivery_seconds.labels(destination).observe(event.seconds)
+
+    def _result_arrived(self, event: events.ResultArrived) -> None:
+        self._latency.labels(self._bound("model", event.model)).observe(event.seconds)
+
+    def _trouble(self, event: events.Trouble) -> None:
+        self._troubles.labels(self._bound("where", event.where), self._bound("error", event.error)).inc()
+
+    def _bound(self, label: str, value: str) -> str:
+        return self._bounds.setdefault(label, Bounded())(value)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"overread_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"overread_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(f"overread_{name}", text, labels, buckets=buckets, registry=self.registry)

@@ -1,0 +1,1 @@
+"""Studies meet models, and every choice is explained."""

@@ -1,0 +1,100 @@
+"""Whether one series suits one model, and the reason in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from overread.domain.card import Accepts, Card
+from overread.domain.errors import Unfit
+from overread.domain.geometry import Stack, plane_of, stack
+from overread.domain.study import Instance, Series
+
+PROCESSING_EQUIPMENT = "109102"
+RESULT_CLASSES = {
+    "1.2.840.10008.5.1.4.1.1.66.4": "a segmentation",
+    "1.2.840.10008.5.1.4.1.1.66.7": "a segmentation",
+    "1.2.840.10008.5.1.4.1.1.30": "a parametric map",
+    "1.2.840.10008.5.1.4.1.1.7": "a secondary capture",
+    "1.2.840.10008.5.1.4.1.1.481.3": "an RT structure set",
+}
+STRUCTURED_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
+PRESENTATION_STATES = "1.2.840.10008.5.1.4.1.1.11."
+OWN_MANUFACTURER = "overread"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``stack`` is there when the series fits; ``reason`` says why, or why not."""
+
+    series: Series
+    reason: str
+    stack: Stack | None = None
+
+
+def judge(series: Series, card: Card) -> Verdict:
+    """Judge one series for one model."""
+    images = [i for i in series.instances if not i.is_localizer]
+    reason = _not_an_image(series) or _not_accepted(series, images, card.accepts)
+    if reason:
+        return Verdict(series, reason)
+    try:
+        stacked = stack(images)
+    except Unfit as error:
+        return Verdict(series, str(error))
+    reason = _wrong_extent(stacked, card.accepts)
+    if reason:
+        return Verdict(series, reason)
+    left_out = len(series.instances) - len(images)
+    note = f", {left_out} localizer left out" if left_out else ""
+    return Verdict(series, f"{len(images)} slices every {stacked.spacing_mm[0]:.2f} mm{note}", stacked)
+
+
+def _not_an_image(series: Series) -> str:
+    first = series.first
+    if first.sop_class_uid in RESULT_CLASSES:
+        return f"it is {RESULT_CLASSES[first.sop_class_uid]}, not a scan"
+    if first.sop_class_uid.startswith(STRUCTURED_REPORTS):
+        return "it is a structured report, not a scan"
+    if first.sop_class_uid.startswith(PRESENTATION_STATES):
+        return "it is a presentation state, not a scan"
+    if any(i.manufacturer.lower() == OWN_MANUFACTURER for i in series.instances):
+        return "it was made by overread; results are never read again"
+    if any(_made_by_algorithm(i) for i in series.instances):
+        return "it was made by processing software from other images (derived, with processing equipment)"
+    return ""
+
+
+def _made_by_algorithm(instance: Instance) -> bool:
+    derived = bool(instance.image_type) and instance.image_type[0] == "DERIVED"
+    return derived and PROCESSING_EQUIPMENT in instance.equipment_purposes
+
+
+def _not_accepted(series: Series, images: list[Instance], accepts: Accepts) -> str:
+    if series.modality != accepts.modality:
+        return f"its modality is {series.modality or 'not given'}, the model reads {accepts.modality}"
+    if not images:
+        return "it is a localizer"
+    foreign = [i for i in images if i.sop_class_uid not in accepts.sop_classes]
+    if foreign:
+        return f"{len(foreign)} of {len(images)} instances have a SOP Class that the model does not read"
+    plane = plane_of(images[0])
+    if accepts.plane != "any" and plane != accepts.plane:
+        return f"its plane is {plane}, the model reads {accepts.plane}"
+    if len(images) < accepts.min_slices:
+        return f"it has {len(images)} slices, the model needs {accepts.min_slices}"
+    if len(images) > accepts.max_slices:
+        return f"it has {len(images)} slices, the model takes {accepts.max_slices} at most"
+    part = images[0].body_part.upper()
+    if accepts.body_parts and part and not any(p in part for p in accepts.body_parts):
+        return f"its body part is {part}, the model reads {' or '.join(accepts.body_parts)}"
+    return ""
+
+
+def _wrong_extent(stacked: Stack, accepts: Accepts) -> str:
+    spacing = stacked.spacing_mm[0]
+    length = spacing * len(stacked.instances)
+    if spacing > accepts.max_slice_spacing_mm:
+        return f"its slices are {spacing:.2f} mm apart, the model takes {accepts.max_slice_spacing_mm:g} mm at most"
+    if length < accepts.min_length_mm:
+        return f"it covers {length:.0f} mm, the model needs {accepts.min_length_mm:g} mm"
+    return ""

@@ -1,0 +1,1 @@
+"""When: the clock, claims under a lease, and patience."""

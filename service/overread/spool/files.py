@@ -1,0 +1,172 @@
+"""Writing so that it survives a power cut: temporary name, sync, rename, sync of the directory.
+
+    incoming/                       half-written files, cleared at start
+    instances/<2 hex>/<study>/      <instance>-<digest>.dcm, Part 10, data set byte for byte as it came
+    results/<job>/                  what overread made
+    quarantine/                     what could not be read, and why
+
+Nothing that came from the wire becomes a path: names are hashes of UIDs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+from pydicom.dataset import FileMetaDataset
+from pydicom.filewriter import write_file_meta_info
+from pydicom.uid import UID
+
+IMPLEMENTATION_CLASS_UID = UID("2.25.260317914783402561928736451928374650193")
+IMPLEMENTATION_VERSION = "OVERREAD_0_1"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where bytes lie: ``path`` relative to the spool, ``digest`` the SHA-256 of the data set, ``size_bytes`` of it."""
+
+    path: str
+    digest: str
+    size_bytes: int
+
+
+class Spool:
+    """The folder that holds all bytes. Safe to use from many threads."""
+
+    def __init__(self, root: Path, *, durable: bool = True) -> None:
+        self.root = root
+        self._durable = durable
+        for name in ("incoming", "instances", "results", "quarantine"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+
+    def clear_incoming(self) -> int:
+        """Remove what was half-written when the service last ended; it was never acknowledged."""
+        leftovers = list((self.root / "incoming").iterdir())
+        for path in leftovers:
+            path.unlink(missing_ok=True)
+        return len(leftovers)
+
+    def keep(self, study_uid: str, sop_instance_uid: str, meta: bytes, data: bytes | memoryview) -> Stored:
+        """Store one instance: ``meta`` is preamble and file meta information, ``data`` the data set as it came.
+
+        Returns when file and directory entry would survive a power cut. Identical content overwrites itself; other
+        content under the same UID gets a file of its own. Raises OSError when the disk does not take it; nothing is
+        left behind then.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        folder = self.study_folder(study_uid)
+        fresh = not folder.is_dir()
+        folder.mkdir(parents=True, exist_ok=True)
+        target = folder / f"{_name(sop_instance_uid)}-{digest[:16]}.dcm"
+        self._write(target, (meta, data))
+        if fresh and self._durable:
+            _sync_folder(folder.parent)
+            _sync_folder(folder.parent.parent)
+        return Stored(str(target.relative_to(self.root)), digest, len(data))
+
+    def keep_result(self, job_id: int, source: Path) -> Stored:
+        """Make a finished result file durable under ``results/<job>/`` and say where it lies."""
+        folder = self.root / "results" / str(job_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        data = source.read_bytes()
+        target = folder / source.name
+        self._write(target, (data,))
+        _sync_folder(folder.parent)
+        return Stored(str(target.relative_to(self.root)), hashlib.sha256(data).hexdigest(), len(data))
+
+    def quarantine(self, data: bytes | memoryview, reason: str) -> Path:
+        """Keep bytes that cannot be read, with the reason beside them."""
+        name = uuid.uuid4().hex
+        target = self.root / "quarantine" / f"{name}.bin"
+        self._write(target, (data,))
+        (self.root / "quarantine" / f"{name}.txt").write_text(reason + "\n", "utf-8")
+        return target
+
+    def _write(self, target: Path, parts: Sequence[bytes | memoryview]) -> None:
+        temporary = self.root / "incoming" / uuid.uuid4().hex
+        try:
+            with temporary.open("wb", buffering=0) as file:
+                for part in parts:
+                    _write_all(file.fileno(), part)
+                if self._durable:
+                    os.fsync(file.fileno())
+            temporary.replace(target)
+            if self._durable:
+                _sync_folder(target.parent)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def study_folder(self, study_uid: str) -> Path:
+        """Where a study's instances lie."""
+        name = _name(study_uid)
+        return self.root / "instances" / name[:2] / name
+
+    def absolute(self, path: str) -> Path:
+        """The file behind a relative path of the ledger."""
+        return self.root / path
+
+    def instance_paths(self) -> Iterator[str]:
+        """Relative paths of all stored instances."""
+        for folder in sorted((self.root / "instances").glob("*/*")):
+            for path in sorted(folder.glob("*.dcm")):
+                yield str(path.relative_to(self.root))
+
+    def remove_study(self, study_uid: str, job_ids: Sequence[int]) -> None:
+        """Delete a study's instances and the results of its jobs."""
+        shutil.rmtree(self.study_folder(study_uid), ignore_errors=True)
+        for job_id in job_ids:
+            shutil.rmtree(self.root / "results" / str(job_id), ignore_errors=True)
+
+    def free_bytes(self) -> int:
+        """Free space where the spool lies."""
+        return shutil.disk_usage(self.root).free
+
+
+def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae: str) -> bytes:
+    """Preamble and file meta information (PS3.10 Section 7.1) for an instance received from ``source_ae``."""
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
+    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
+    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION
+    meta.SourceApplicationEntityTitle = source_ae
+    buffer = BytesIO()
+    buffer.write(b"\0" * 128 + b"DICM")
+    write_file_meta_info(buffer, meta)
+    return buffer.getvalue()
+
+
+def dataset_digest(path: Path) -> str:
+    """SHA-256 of the data set in a Part 10 file of the spool: everything after the file meta information."""
+    with path.open("rb") as file:
+        head = file.read(144)
+        group_length = int.from_bytes(head[140:144], "little")
+        file.seek(144 + group_length)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _name(uid: str) -> str:
+    return hashlib.sha256(uid.encode()).hexdigest()[:32]
+
+
+def _write_all(descriptor: int, data: bytes | memoryview) -> None:
+    view = memoryview(data)
+    while len(view):
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

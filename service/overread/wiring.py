@@ -1,0 +1,157 @@
+"""Settings in, running parts out: the only file that knows every room."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from overread.domain.card import Card, read_card
+from overread.domain.errors import ConfigError, Unreachable
+from overread.domain.peer import Peer
+from overread.ports import Destination, Herald
+from overread.settings import Deliver, Settings
+
+if TYPE_CHECKING:
+    from overread.ledger import Ledger
+    from overread.observe.metrics import Metrics
+    from overread.schedule.clock import Clock
+    from overread.spool import Spool
+
+_log = logging.getLogger("overread")
+MB = 1 << 20
+
+
+def version() -> str:
+    """The installed version."""
+    try:
+        return installed_version("overread")
+    except PackageNotFoundError:
+        return "0+source"
+
+
+def cards(settings: Settings) -> tuple[Card, ...]:
+    """The cards of all installed models, by name; raises CardError or ConfigError when two share a name."""
+    found: dict[str, Card] = {}
+    for root in settings.models:
+        for path in sorted(Path(root).glob("*/card.toml")):
+            card = read_card(path.parent)
+            if card.name in found:
+                raise ConfigError(f"two models are named {card.name!r}: {found[card.name].folder} and {card.folder}")
+            found[card.name] = card
+    return tuple(found.values())
+
+
+def spool(settings: Settings) -> Spool:
+    """The spool in the data folder."""
+    from overread.spool import Spool
+
+    return Spool(settings.data_path / "spool")
+
+
+def ledger(settings: Settings) -> Ledger:
+    """The ledger, migrated."""
+    from overread.ledger import open_ledger
+
+    settings.data_path.mkdir(parents=True, exist_ok=True)
+    return open_ledger(settings.ledger_url)
+
+
+def destination(settings: Settings, to: Deliver) -> Destination:
+    """One destination of the settings."""
+    from overread.deliver import destination as make
+
+    if to.kind == "folder":
+        return make("folder", name=to.name, folder=Path(to.folder))
+    peer = Peer(to.ae_title, to.host, to.port)
+    proof = "none" if to.proof == "none" else "c-find"
+    return make(
+        "dimse",
+        name=to.name,
+        peer=peer,
+        own_ae_title=settings.receive.ae_title,
+        proof=proof,
+        timeout_s=to.timeout_s,
+    )
+
+
+def result_kinds(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """Which kinds of result each destination takes."""
+    return {d.name: d.results for d in settings.deliver}
+
+
+def watching(settings: Settings, models: Sequence[Card]) -> tuple[Metrics, Herald]:
+    """Metrics and the herald that feeds them and the log."""
+    from overread.observe.herald import Heralds
+    from overread.observe.logs import log_event
+    from overread.observe.metrics import Metrics
+
+    metrics = Metrics(version(), models=[c.name for c in models], destinations=[d.name for d in settings.deliver])
+    return metrics, Heralds(metrics, log_event, on_failure=metrics.count_herald_failure)
+
+
+def room_left(settings: Settings, store: Spool) -> Callable[[], bool]:
+    """Whether the spool's disk has more free than the settings ask for; asked at most once a second."""
+    least, last = settings.receive.min_free_mb * MB, [0.0, True]
+
+    def enough() -> bool:
+        now = time.monotonic()
+        if now - last[0] > 1.0:
+            last[:] = [now, store.free_bytes() > least]
+        return bool(last[1])
+
+    return enough
+
+
+def worker_name() -> str:
+    """Who holds this machine's leases: the same name after a restart."""
+    return f"{socket.gethostname()}:{os.getuid()}"
+
+
+def tick_all(settings: Settings, clock: Clock, books: Ledger, store: Spool, models: Sequence[Card], herald: Herald) -> None:
+    """Everything the watch role does, on the clock."""
+    from overread.assemble.quiet import QuietTime, close_quiet_studies
+    from overread.deliver.outbox import Outbox, Patience, settle
+    from overread.ledger import jobs
+    from overread.route.router import route_complete_studies
+    from overread.schedule.retention import retire
+
+    quiet = QuietTime(settings.assemble.quiet_s, settings.assemble.quiet_by_modality_s)
+    clock.every(1, "assemble", lambda: close_quiet_studies(books, quiet, time.time(), herald))
+    clock.every(1, "route", lambda: route_complete_studies(books, models, herald))
+    clock.every(1, "settle", lambda: settle(books, herald))
+    clock.every(5, "lapse", lambda: jobs.lapse(books, time.time()))
+    clock.every(3600, "retain", lambda: retire(books, store, settings.retain.days * 86400, time.time()))
+    for to in settings.deliver:
+        patience = Patience(to.first_retry_s, to.longest_retry_s, to.give_up_after_h * 3600)
+        outbox = Outbox(books, destination(settings, to), patience, store.absolute, herald)
+        clock.every(1, f"deliver {to.name}", outbox.work)
+
+
+def ledger_check(books: Ledger) -> Callable[[], str | None]:
+    """A readiness check: does the ledger answer?"""
+
+    def check() -> str | None:
+        try:
+            books.answer()
+        except Unreachable as error:
+            return str(error)
+        return None
+
+    return check
+
+
+def disk_check(settings: Settings, store: Spool) -> Callable[[], str | None]:
+    """A readiness check: is there room in the spool?"""
+
+    def check() -> str | None:
+        free, least = store.free_bytes() // MB, settings.receive.min_free_mb
+        return None if free > least else f"{free} MB free where the spool lies, {least} MB are wanted"
+
+    return check
