@@ -60,7 +60,7 @@ def _data(settings: Settings) -> Line:
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as error:
-        return Line("data", f"{path} cannot be written ({error.strerror}); give it to the user that runs this", wrong=True)
+        return Line("data", f"{path} cannot be written ({error.strerror}); give it to this user", wrong=True)
     free = wiring.spool(settings).free_bytes() // wiring.MB
     if free < settings.receive.min_free_mb:
         least = settings.receive.min_free_mb

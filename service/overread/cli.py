@@ -7,9 +7,13 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from overread.domain.errors import OverreadError
 from overread.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_CONFIGS = (Path("overread.toml"), Path("config/overread.toml"), Path("/etc/overread/overread.toml"))
 
@@ -41,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         type=Path,
-        help="settings file (default: the first of ./overread.toml, ./config/overread.toml, /etc/overread/overread.toml)",
+        help="settings file (default: the first of overread.toml, config/overread.toml, /etc/overread/overread.toml)",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_service(commands)
@@ -50,36 +54,37 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-Commands = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Run = Callable[[argparse.Namespace], int]
 
 
-def _command(commands: Commands, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:  # type: ignore[valid-type]
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")  # type: ignore[attr-defined]
+def _command(commands: Commands, name: str, run: Run, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(run=run)
     return parser
 
 
-def _add_service(commands: Commands) -> None:  # type: ignore[valid-type]
+def _add_service(commands: Commands) -> None:
     run = _command(commands, "run", _run, "start the service and keep it running until it is told to stop")
     run.add_argument("--role", choices=("listen", "watch", "work"), help="run one role only, in this process")
+    run.add_argument("--keeper", type=int, help=argparse.SUPPRESS)
     _command(commands, "check", _check, "check settings, disk, ledger, models and each destination; say what to mend")
     models = _command(commands, "models", _models, "list the installed models, or check them")
     models.add_argument("what", choices=("list", "check"), nargs="?", default="list")
-    demo = _command(commands, "demo", _demo, "show the whole service at work on a generated chest CT, or on your study")
+    demo = _command(commands, "demo", _demo, "show the service at work on a generated chest CT, or your study")
     demo.add_argument("--study", type=Path, help="a folder of DICOM files to read instead of the generated phantom")
-    demo.add_argument("--folder", type=Path, default=Path("demo-run"), help="where everything is written (default: %(default)s)")
+    demo.add_argument("--folder", type=Path, default=Path("demo-run"), help="where to write (default: %(default)s)")
     demo.add_argument("--seed", type=int, default=2026, help="which generated patient (default: %(default)s)")
 
 
-def _add_questions(commands: Commands) -> None:  # type: ignore[valid-type]
+def _add_questions(commands: Commands) -> None:
     _command(commands, "status", _status, "show studies, jobs and deliveries at a glance")
-    explain = _command(commands, "explain", _explain, "tell everything about one study: choices, reasons, what became of it")
+    explain = _command(commands, "explain", _explain, "tell everything about one study, with reasons")
     explain.add_argument("study", help="Study Instance UID")
     requeue = _command(commands, "requeue", _requeue, "send a FAILED job back to be tried again")
     requeue.add_argument("job", type=int, help="job number, as status and explain show it")
 
 
-def _add_simulate(commands: Commands) -> None:  # type: ignore[valid-type]
+def _add_simulate(commands: Commands) -> None:
     simulate = _command(commands, "simulate", _scanner, "play a part of a hospital: scanner, pacs or phantom")
     parts = simulate.add_subparsers(title="parts", required=True, metavar="PART")
     scanner = _command(parts, "scanner", _scanner, "send DICOM files, or a generated chest CT, by C-STORE")
@@ -107,7 +112,7 @@ def _run(options: argparse.Namespace) -> int:
 
     settings = _settings(options)
     install(settings.observe.log, settings.observe.level, options.role or "keeper")
-    return run_role(settings, options.role) if options.role else run_all(options.config, settings)
+    return run_role(settings, options.role, options.keeper) if options.role else run_all(options.config, settings)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -169,7 +174,7 @@ def _requeue(options: argparse.Namespace) -> int:
 
     moved = requeue(wiring.ledger(_settings(options)), options.job, "command line")
     if moved is None:
-        print(f"overread: job {options.job} is not FAILED, or there is no such job; see overread status", file=sys.stderr)
+        print(f"overread: there is no FAILED job {options.job}; see overread status", file=sys.stderr)
         return 1
     print(f"job {options.job} is {moved.after} again")
     return 0

@@ -57,9 +57,8 @@ class _Keeper:
     def start(self) -> None:
         """Start the process; it dies with this one."""
         self._started = time.monotonic()
-        self._process = subprocess.Popen(
-            [*self._command, "run", "--role", self.role], preexec_fn=_die_with_parent, start_new_session=True
-        )
+        role = ["run", "--role", self.role, "--keeper", str(os.getpid())]
+        self._process = subprocess.Popen([*self._command, *role], start_new_session=True)
 
     def look_after(self) -> None:
         """Start it again when it is gone."""
@@ -72,7 +71,7 @@ class _Keeper:
             return
         lived = time.monotonic() - self._started
         self._wait_s = 0.2 if lived > 30 else min(LONGEST_RESTART_S, self._wait_s * 2)
-        _log.warning("%s ended with exit code %s after %.1f s; it starts again in %.1f s", self.role, code, lived, self._wait_s)
+        _log.warning("%s ended with exit code %s; it starts again in %.1f s", self.role, code, self._wait_s)
         self._process, self._due = None, time.monotonic() + self._wait_s
 
     def stop(self) -> None:
@@ -87,13 +86,18 @@ class _Keeper:
             self._process.wait()
 
 
-def _die_with_parent() -> None:
+def _die_with(keeper_pid: int) -> None:
+    # A keeper that is killed must not leave roles behind that hold its ports and locks.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != keeper_pid:
+        sys.exit(f"overread: the keeper {keeper_pid} is gone")
 
 
-def run_role(settings: Settings, role: str) -> int:
-    """Run one role in this process until SIGTERM or SIGINT."""
+def run_role(settings: Settings, role: str, keeper_pid: int | None) -> int:
+    """Run one role in this process until SIGTERM or SIGINT, or until the process that keeps it dies."""
+    if keeper_pid is not None:
+        _die_with(keeper_pid)
     settings.data_path.mkdir(parents=True, exist_ok=True)
     stopping = _until_signal()
     body = {"listen": _listen, "watch": _watch, "work": _work}[role]
@@ -154,7 +158,7 @@ def _watch(settings: Settings) -> Callable[[], None]:
     metrics.watch_backlog(lambda: views.backlog(books, time.time()))
     metrics.watch_disk(store.root)
     clock = Clock(herald, threads=6 + len(settings.deliver))
-    wiring.tick_all(settings, clock, books, store, models, herald)
+    wiring.tick_all(clock, wiring.Watch(settings, books, store, models, herald))
     checks = {"ledger": wiring.ledger_check(books), "spool": wiring.disk_check(settings, store)}
     o = settings.observe
     health = Health(metrics.registry, heartbeat=clock.stuck, checks=checks, host=o.host, port=o.watch_port)

@@ -54,9 +54,10 @@ class Read:
 
 
 class Encoder(Protocol):
-    """Turns findings into one DICOM object."""
+    """Turns findings into one DICOM object of ``sop_class_uid``."""
 
     kind: str
+    sop_class_uid: str
 
     def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Result | None:
         """Write one Part 10 file into ``folder`` and describe it (``path`` relative to ``folder``).
@@ -77,7 +78,9 @@ class Destination(Protocol):
         Raises Unreachable (try later) or Rejected (never)."""
 
     def prove(self, results: Sequence[Result]) -> bool:
-        """Whether the destination itself says that all of them are there. Raises Unreachable."""
+        """Whether the destination itself says that all of them are there.
+
+        Raises Unreachable, or Rejected when it cannot be asked at all."""
 
     def check(self) -> str:
         """One line on whether the destination answers; raises Unreachable with the reason and the remedy."""

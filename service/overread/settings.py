@@ -24,7 +24,7 @@ class Caller:
 
 @dataclass(frozen=True)
 class Receive:
-    """The DIMSE listener. ``durability`` ``full`` syncs file and directory before 0x0000."""
+    """The DIMSE listener: its address, who may call, and its limits (bytes, seconds, free disk in MB)."""
 
     ae_title: str = "OVERREAD"
     host: str = "127.0.0.1"
@@ -189,16 +189,17 @@ def _scalar(hint: Any, value: Any, source: str, where: str) -> Any:
     return value
 
 
-_CHOICES = {
+_CHOICES: dict[str, tuple[str, ...]] = {
     "deliver.kind": ("dimse", "folder"),
-    "deliver.proof": ("c-find", "read-back", "none"),
+    "deliver.proof": ("c-find", "none"),
     "observe.log": ("json", "text"),
 }
 
 
 def _validate(settings: Settings, source: str) -> None:
     _ae_title(settings.receive.ae_title, source, "receive.ae_title")
-    for port in (settings.receive.port, settings.observe.listen_port, settings.observe.watch_port):
+    o = settings.observe
+    for port in (settings.receive.port, o.listen_port, o.watch_port, o.work_port):
         _range(port, 0, 65535, source, "a port")
     for caller in settings.receive.allow:
         try:

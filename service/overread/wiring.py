@@ -7,11 +7,11 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from overread import __version__
 from overread.domain.card import Card, read_card
 from overread.domain.errors import ConfigError, Unreachable
 from overread.domain.peer import Peer
@@ -26,14 +26,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("overread")
 MB = 1 << 20
-
-
-def version() -> str:
-    """The installed version."""
-    try:
-        return installed_version("overread")
-    except PackageNotFoundError:
-        return "0+source"
 
 
 def cards(settings: Settings) -> tuple[Card, ...]:
@@ -92,7 +84,7 @@ def watching(settings: Settings, models: Sequence[Card]) -> tuple[Metrics, Heral
     from overread.observe.logs import log_event
     from overread.observe.metrics import Metrics
 
-    metrics = Metrics(version(), models=[c.name for c in models], destinations=[d.name for d in settings.deliver])
+    metrics = Metrics(__version__, models=[c.name for c in models], destinations=[d.name for d in settings.deliver])
     return metrics, Heralds(metrics, log_event, on_failure=metrics.count_herald_failure)
 
 
@@ -114,7 +106,18 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getuid()}"
 
 
-def tick_all(settings: Settings, clock: Clock, books: Ledger, store: Spool, models: Sequence[Card], herald: Herald) -> None:
+@dataclass(frozen=True)
+class Watch:
+    """What the watch role works with."""
+
+    settings: Settings
+    books: Ledger
+    store: Spool
+    models: tuple[Card, ...]
+    herald: Herald
+
+
+def tick_all(clock: Clock, watch: Watch) -> None:
     """Everything the watch role does, on the clock."""
     from overread.assemble.quiet import QuietTime, close_quiet_studies
     from overread.deliver.outbox import Outbox, Patience, settle
@@ -122,9 +125,10 @@ def tick_all(settings: Settings, clock: Clock, books: Ledger, store: Spool, mode
     from overread.route.router import route_complete_studies
     from overread.schedule.retention import retire
 
+    settings, books, store, herald = watch.settings, watch.books, watch.store, watch.herald
     quiet = QuietTime(settings.assemble.quiet_s, settings.assemble.quiet_by_modality_s)
     clock.every(1, "assemble", lambda: close_quiet_studies(books, quiet, time.time(), herald))
-    clock.every(1, "route", lambda: route_complete_studies(books, models, herald))
+    clock.every(1, "route", lambda: route_complete_studies(books, watch.models, herald))
     clock.every(1, "settle", lambda: settle(books, herald))
     clock.every(5, "lapse", lambda: jobs.lapse(books, time.time()))
     clock.every(3600, "retain", lambda: retire(books, store, settings.retain.days * 86400, time.time()))

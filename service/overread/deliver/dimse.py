@@ -27,10 +27,10 @@ from overread.domain.result import Result
 PROOFS = ("c-find", "none")
 
 _log = logging.getLogger(__name__)
-_FIND = str(StudyRootQueryRetrieveInformationModelFind)
+FIND_SOP_CLASS = str(StudyRootQueryRetrieveInformationModelFind)
 _ECHO = str(Verification)
-_NATIVE = tuple(map(str, (ExplicitVRLittleEndian, ImplicitVRLittleEndian)))
-_TRANSCODABLE = (*_NATIVE, str(DeflatedExplicitVRLittleEndian))
+NATIVE_TRANSFER_SYNTAXES = tuple(map(str, (ExplicitVRLittleEndian, ImplicitVRLittleEndian)))
+_TRANSCODABLE = (*NATIVE_TRANSFER_SYNTAXES, str(DeflatedExplicitVRLittleEndian))
 _SLOWEST_BYTES_PER_S = 250_000.0
 _LAST_MESSAGE_ID = 65535
 
@@ -75,7 +75,7 @@ class DimseDestination:
         if self.proof == "none" or not results:
             return True
         try:
-            with self._associate([(_FIND, str(ImplicitVRLittleEndian))]) as line:
+            with self._associate([(FIND_SOP_CLASS, str(ImplicitVRLittleEndian))]) as line:
                 return all(self._finds(line, result, number + 1) for number, result in enumerate(results))
         except Rejected as error:
             raise Rejected(
@@ -146,7 +146,7 @@ class DimseDestination:
         deadline = time.monotonic() + 10 * self.timeout_s
         found = False
         try:
-            for status, identifier in line.send_c_find(_question(result), _FIND, msg_id=message_id):
+            for status, identifier in line.send_c_find(_question(result), FIND_SOP_CLASS, msg_id=message_id):
                 self._judge_find(status.get("Status"))
                 found = found or (
                     identifier is not None and identifier.get("SOPInstanceUID") == result.sop_instance_uid
@@ -172,7 +172,7 @@ class DimseDestination:
 def _syntaxes(result: Result) -> list[str]:
     """Transfer syntaxes in the order of liking: the file's own, then what it can be unpacked to without a decoder."""
     own = result.transfer_syntax_uid
-    return [own, *(s for s in _NATIVE if s != own)] if own in _TRANSCODABLE else [own]
+    return [own, *(s for s in NATIVE_TRANSFER_SYNTAXES if s != own)] if own in _TRANSCODABLE else [own]
 
 
 def _proposals(results: Sequence[tuple[Result, Path]]) -> list[Pair]:

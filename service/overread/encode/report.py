@@ -42,6 +42,7 @@ class ReportEncoder:
     """Makes a Comprehensive 3D SR Storage instance (1.2.840.10008.5.1.4.1.1.88.34), Explicit VR Little Endian."""
 
     kind = "sr"
+    sop_class_uid = "1.2.840.10008.5.1.4.1.1.88.34"
 
     def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Result | None:
         """Write ``sr.dcm``, referring to the segmentation among ``earlier`` when there is one.

@@ -22,6 +22,7 @@ class SegmentationEncoder:
     """Makes a Segmentation Storage instance (1.2.840.10008.5.1.4.1.1.66.4), Explicit VR Little Endian."""
 
     kind = "seg"
+    sop_class_uid = "1.2.840.10008.5.1.4.1.1.66.4"
 
     def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Result | None:  # noqa: ARG002
         """Write ``seg.dcm``; None when nothing was found, since an empty segmentation says nothing and is refused by

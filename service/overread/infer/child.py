@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
+import threading
 import time
+from multiprocessing import parent_process
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
 from typing import Any
@@ -15,12 +15,10 @@ import numpy as np
 
 from overread.infer.protocol import Done, Failed, Progressed, Ready, Start, Task
 
-PR_SET_PDEATHSIG = 1
-
 
 def main(pipe: Connection, start: Start) -> None:
     """Entry point of the spawned process; ends when the pipe closes."""
-    _die_with(start.keeper_pid)
+    _die_with_keeper()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     began = time.monotonic()
     try:
@@ -38,12 +36,12 @@ def main(pipe: Connection, start: Start) -> None:
         pipe.send(_read(bundle, task, pipe))
 
 
-def _die_with(keeper_pid: int) -> None:
-    # A worker whose keeper was killed must not go on holding the GPU.
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != keeper_pid:
-        os._exit(1)
+def _die_with_keeper() -> None:
+    # A worker whose keeper was killed must not go on holding the GPU. PR_SET_PDEATHSIG would not do: it fires when the
+    # thread that started this process ends, and the thread that warms the models ends long before their keeper.
+    keeper = parent_process()
+    if keeper is not None:
+        threading.Thread(target=lambda: (keeper.join(), os._exit(1)), name="keeper", daemon=True).start()
 
 
 def _load(start: Start) -> tuple[Any, str]:

@@ -18,7 +18,6 @@ class Start:
     weights_sha256: str
     device: str
     threads: int
-    keeper_pid: int
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -33,7 +32,7 @@ class WorkerProcess:
 
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        start = Start(card.name, str(card.folder), card.weights, card.weights_sha256, device, threads, os.getpid())
+        start = Start(card.name, str(card.folder), card.weights, card.weights_sha256, device, threads)
         self._process = context.Process(target=main, args=(theirs, start), name=f"model-{card.name}", daemon=True)
         self._process.start()
         theirs.close()

@@ -25,6 +25,7 @@ from overread.domain.errors import OverreadError
 from overread.domain.job import JobState
 
 _log = logging.getLogger("overread.event")
+_OWN: Final = ("overread", "root")
 _LIBRARIES: Final = ("pynetdicom", "pydicom")
 _WITHHELD: Final = "(text withheld, it may quote an image)"
 _LONGEST: Final = 500
@@ -59,8 +60,9 @@ def install(style: str, level: str, role: str, stream: TextIO | None = None) -> 
 
 
 def discreet(record: logging.LogRecord) -> bool:
-    """Whether a record may be written at all: below WARNING, nothing of the DICOM libraries is."""
-    return record.name.partition(".")[0] not in _LIBRARIES or record.levelno >= logging.WARNING
+    """Whether a record may be written at all: below WARNING only overread's own are; what libraries have to say of
+    their inner life would bury them, and those that handle DICOM quote it."""
+    return record.name.partition(".")[0] in _OWN or record.levelno >= logging.WARNING
 
 
 def log_event(event: events.Event) -> None:

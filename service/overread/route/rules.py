@@ -57,7 +57,7 @@ def _not_an_image(series: Series) -> str:
         return "it is a structured report, not a scan"
     if first.sop_class_uid.startswith(PRESENTATION_STATES):
         return "it is a presentation state, not a scan"
-    if any(i.manufacturer.lower() == OWN_MANUFACTURER for i in series.instances):
+    if any(i.manufacturer.lower() == OWN_MANUFACTURER and i.image_type[:1] != ("ORIGINAL",) for i in series.instances):
         return "it was made by overread; results are never read again"
     if any(_made_by_algorithm(i) for i in series.instances):
         return "it was made by processing software from other images (derived, with processing equipment)"

@@ -1,1 +1,1 @@
-"""A hospital in a box: generated patients, a scanner that sends, and a PACS that misbehaves on request."""
+"""A hospital in a box: phantoms with known truth, a scanner, a PACS that misbehaves on request."""

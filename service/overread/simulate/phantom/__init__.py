@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overread.simulate.phantom.body import (
+    Build,
     cage_radius,
     dome_height,
     paint_abdomen,
@@ -76,7 +77,7 @@ def chest_phantom(
     return ChestPhantom(hu, canvas.label, grid, tuple(painted))
 
 
-def _paint_anatomy(canvas: Canvas, build) -> None:  # type: ignore[no-untyped-def]
+def _paint_anatomy(canvas: Canvas, build: Build) -> None:
     cage = cage_radius(canvas, build)
     paint_surroundings(canvas, build)
     paint_trunk(canvas, build)

@@ -73,7 +73,7 @@ class Canvas:
         return field
 
     def box(self, centre: Point, reach_mm: float | Point) -> Box:
-        """Index box around ``centre`` (z, y, x in mm) that holds everything within ``reach_mm`` of it, warp included."""
+        """Index box around ``centre`` (z, y, x in mm) that holds all within ``reach_mm`` of it, warp included."""
         rz, ry, rx = (reach_mm,) * 3 if isinstance(reach_mm, float | int) else reach_mm
         cos, sin = np.cos(self.yaw_rad), np.sin(self.yaw_rad)
         turned = (centre[0], cos * centre[1] + sin * centre[2], cos * centre[2] - sin * centre[1])
@@ -119,7 +119,7 @@ def _stretch(field: Floats, size: int, axis: int) -> Floats:
     form = [1] * field.ndim
     form[axis] = size
     weight = blend.reshape(form).astype(np.float32)
-    return np.take(field, low, axis) * (1 - weight) + np.take(field, low + 1, axis) * weight
+    return np.asarray(np.take(field, low, axis) * (1 - weight) + np.take(field, low + 1, axis) * weight, np.float32)
 
 
 def blur(volume: Floats, sigma_mm: Point, grid: Grid) -> Floats:

@@ -89,7 +89,7 @@ class Skeleton:
         self._bone(WHOLE, inside, r < 0.7)
 
     def _girdle(self) -> None:
-        c, b, rng = self.canvas, self.build, self.rng
+        b, rng = self.build, self.rng
         for side in (LEFT, RIGHT):
             shoulder = (b.apex_z + rng.uniform(-5, 15), rng.uniform(-15, 25), side * (b.half_width + 15))
             breast = (b.apex_z - rng.uniform(8, 20), -b.half_depth * 0.55, side * 16.0)

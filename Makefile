@@ -1,0 +1,39 @@
+# make demo · make test · make check: each sets up what it needs. PYTHON=… chooses the interpreter (3.11 or newer).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check peers conformance clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/overread demo $(if $(STUDY),--study "$(STUDY)")
+
+test: $(VENV)/.dev peers
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check service tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# The programs that overread is tested against. Without root or sudo the tests that need them are skipped, and say so.
+peers:
+	@sh tests/install-peers.sh
+
+conformance: $(VENV)/.dev
+	$(BIN)/python -m overread.conformance > deploy/CONFORMANCE.md
+
+$(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ $(VENV)/.runtime
+
+$(VENV)/bin/python:
+	@sh tests/make-venv.sh "$(PYTHON)" "$(VENV)"
+
+clean:
+	rm -rf $(VENV) demo-run .mypy_cache .ruff_cache .import_linter_cache

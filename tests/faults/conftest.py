@@ -1,0 +1,12 @@
+"""The same fixtures as the journeys have."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "journey"))
+
+from fixtures import service, tiny_models
+
+__all__ = ["service", "tiny_models"]

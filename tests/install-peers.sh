@@ -1,0 +1,23 @@
+#!/bin/sh
+# Install what the tests talk to, where this machine is Debian's and lets us; otherwise say what will be skipped.
+set -eu
+packages=""
+lacks() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || packages="$packages $2"; }
+
+lacks storescu dcmtk
+lacks dciodvfy dicom3tools
+lacks Orthanc orthanc
+[ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || packages="$packages orthanc-dicomweb"
+lacks promtool prometheus
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"
+[ -z "$packages" ] && exit 0
+
+if [ "$(id -u)" = 0 ]; then sudo=; elif sudo -n true 2>/dev/null; then sudo="sudo -n"; else
+    echo "not root and no sudo: tests that need$packages will be skipped"
+    exit 0
+fi
+command -v apt-get >/dev/null 2>&1 || { echo "no apt-get: tests that need$packages will be skipped"; exit 0; }
+export DEBIAN_FRONTEND=noninteractive
+$sudo apt-get update -qq
+# shellcheck disable=SC2086  the list is meant to be split
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $packages >/dev/null
