@@ -7,6 +7,7 @@ The patient coordinate system is DICOM's: x to the patient's left, y to the back
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ Affine = NDArray[np.float64]
 ORIENTATION_TOLERANCE = 1e-3
 SPACING_TOLERANCE = 0.02
 SHEAR_TOLERANCE = 0.02
+WANDER_TOLERANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def stack(instances: Sequence[Instance]) -> Stack:
     """Order single-frame slices into a regular stack.
 
     Raises Unfit, saying why, when the slices are not one regular parallel stack: geometry missing, sizes,
-    orientations or frames of reference mixed, positions repeated, a gap, or a sheared (tilted) stack.
+    orientations or frames of reference mixed, positions repeated, a gap, a sheared (tilted) or a crooked stack.
     """
     _require_geometry(instances)
     _require_one(instances, "Rows", {i.rows for i in instances})
@@ -64,6 +66,7 @@ def stack(instances: Sequence[Instance]) -> Stack:
     ordered = tuple(instances[k] for k in order)
     step = _regular_step(positions[order], normal)
     between_rows, between_columns = ordered[0].pixel_spacing[:2]
+    _require_straight(positions[order], step, min(between_rows, between_columns))
     affine = np.eye(4)
     affine[:3, 0] = step
     affine[:3, 1] = column * between_rows
@@ -91,8 +94,12 @@ def _require_geometry(instances: Sequence[Instance]) -> None:
         if lacking:
             keyword = {"position": "ImagePositionPatient", "orientation": "ImageOrientationPatient"}
             raise Unfit(f"{lacking} of {len(instances)} slices have no usable {keyword.get(name, 'PixelSpacing')}")
+    if not all(math.isfinite(v) for i in instances for v in (*i.position, *i.orientation, *i.pixel_spacing)):
+        raise Unfit("a position, orientation or spacing is no finite number")
     if any(v <= 0 for i in instances for v in i.pixel_spacing):
         raise Unfit("PixelSpacing is not positive")
+    if not all(i.rows and i.columns for i in instances):
+        raise Unfit("Rows or Columns is missing")
     if any(i.number_of_frames > 1 for i in instances):
         raise Unfit("multi-frame instances cannot be stacked slice by slice")
 
@@ -132,3 +139,11 @@ def _regular_step(positions: Affine, normal: Affine) -> Affine:
     if shear > SHEAR_TOLERANCE:
         raise Unfit(f"the stack is sheared by {np.degrees(np.arctan(shear)):.1f}° (gantry tilt)")
     return np.asarray(step, np.float64)
+
+
+def _require_straight(positions: Affine, step: Affine, pixel_mm: float) -> None:
+    # The affine knows one line through all slices: each must lie on it to within half a pixel and half a slice.
+    away = np.linalg.norm(positions - positions[0] - np.arange(len(positions))[:, None] * step, axis=1)
+    worst, limit = float(away.max()), WANDER_TOLERANCE * min(pixel_mm, float(np.linalg.norm(step)))
+    if worst > max(limit, 0.01):
+        raise Unfit(f"the stack is crooked: slice {int(away.argmax()) + 1} lies {worst:.2f} mm beside its place")

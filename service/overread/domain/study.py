@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -56,10 +56,11 @@ class Instance:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Instance:
+    def from_json(cls, values: Mapping[str, Any]) -> Instance:
         """The opposite of ``to_json``; keys of another version are left out."""
         known = {f.name for f in fields(cls)}
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+        given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
+        return cls(**given)
 
 
 @dataclass(frozen=True)

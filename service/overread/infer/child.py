@@ -40,8 +40,13 @@ def _die_with_keeper() -> None:
     # A worker whose keeper was killed must not go on holding the GPU. PR_SET_PDEATHSIG would not do: it fires when the
     # thread that started this process ends, and the thread that warms the models ends long before their keeper.
     keeper = parent_process()
-    if keeper is not None:
-        threading.Thread(target=lambda: (keeper.join(), os._exit(1)), name="keeper", daemon=True).start()
+
+    def follow() -> None:
+        if keeper is not None:
+            keeper.join()
+            os._exit(1)
+
+    threading.Thread(target=follow, name="keeper", daemon=True).start()
 
 
 def _load(start: Start) -> tuple[Any, str]:
