@@ -15,7 +15,7 @@ from overread.settings import Settings, read_settings
 if TYPE_CHECKING:
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
-DEFAULT_CONFIGS = (Path("overread.toml"), Path("config/overread.toml"), Path("/etc/overread/overread.toml"))
+DEFAULT_CONFIGS = (Path("overread.toml"), Path("/etc/overread/overread.toml"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config",
         type=Path,
-        help="settings file (default: the first of overread.toml, config/overread.toml, /etc/overread/overread.toml)",
+        help="settings file (default: overread.toml, else /etc/overread/overread.toml, else built-in defaults)",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_service(commands)

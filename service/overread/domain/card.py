@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import tomllib
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from overread.domain.codes import Code
 from overread.domain.errors import CardError
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+PREFERENCES = ("thinnest", "most slices")
 ANATOMICAL_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")
 
 
@@ -96,9 +98,7 @@ def read_card(folder: Path) -> Card:
         raise CardError(f"{folder} has no card.toml; each model folder needs one") from None
     except tomllib.TOMLDecodeError as error:
         raise CardError(f"{path}: {error}") from None
-    except KeyError as error:
-        raise CardError(f"{path}: the key {error} is missing") from None
-    except (TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise CardError(f"{path}: {error}") from None
 
 
@@ -110,21 +110,50 @@ def _digest(folder: Path) -> str:
 
 
 def _card(values: dict[str, Any], folder: Path) -> Card:
-    values = dict(values)
-    labels = tuple(_label(v) for v in values.pop("labels"))
-    if not labels or len({v.value for v in labels}) != len(labels):
-        raise CardError(f"{folder}/card.toml: labels must be there, each with a value of its own")
-    accepts = Accepts(**_tuples(values.pop("accepts")))
-    return Card(labels=labels, accepts=accepts, runtime=Runtime(**values.pop("runtime", {})), folder=folder, **values)
+    ours = {"folder", "digest"} & set(values)
+    if ours:
+        raise ValueError(f"the key {ours.pop()} is overread's to fill in; take it out")
+    card: Card = _build(Card, {**values, "folder": folder}, "")
+    numbers = [label.value for label in card.labels]
+    if not numbers or len(set(numbers)) != len(numbers) or not all(0 < n < 256 for n in numbers):
+        raise ValueError("labels must be there, each with a value of its own between 1 and 255")
+    if card.accepts.prefer not in PREFERENCES:
+        raise ValueError(f"accepts.prefer is {card.accepts.prefer!r}; it can be {' or '.join(PREFERENCES)}")
+    return card
 
 
-def _label(values: dict[str, Any]) -> Label:
-    values = dict(values)
-    for key in ("type", "category", "modifier", "region", "region_modifier"):
-        if key in values:
-            values[key] = Code(*values[key])
-    return Label(**_tuples(values))
+def _build(kind: Any, values: Any, where: str) -> Any:
+    if kind is Code:
+        if not isinstance(values, list) or len(values) != 3:
+            raise ValueError(f"{where.rstrip('.')} must be a code: [value, scheme, meaning]")
+        values = dict(zip(("value", "scheme", "meaning"), values, strict=True))
+    if not isinstance(values, dict):
+        raise ValueError(f"{where.rstrip('.')} must be a table")
+    hints = get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ValueError(f"the key {where}{unknown[0]} is not known; known are {', '.join(sorted(hints))}")
+    given = {key: _convert(hints[key], value, f"{where}{key}") for key, value in values.items()}
+    lacking = [f.name for f in fields(kind) if f.default is f.default_factory is MISSING and f.name not in given]
+    if lacking:
+        raise ValueError(f"the key {where}{lacking[0]} is missing")
+    return kind(**given)
 
 
-def _tuples(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    if isinstance(hint, UnionType):
+        hint = get_args(hint)[0]
+    if is_dataclass(hint):
+        return _build(hint, value, f"{where}.")
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is tuple and isinstance(value, list):
+        if inner[-1] is not Ellipsis and len(inner) != len(value):
+            raise ValueError(f"{where} must have {len(inner)} values, not {len(value)}")
+        return tuple(_convert(inner[0], v, f"{where}[{n}]") for n, v in enumerate(value))
+    if kind is dict and isinstance(value, dict):
+        return {k: _convert(inner[1], v, f"{where}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind or not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{where} must be {'a list' if kind is tuple else f'a {hint.__name__}'}, not {value!r}")
+    return value

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -55,10 +57,9 @@ def read_instance(data: bytes | memoryview, transfer_syntax_uid: str) -> Instanc
     Raises Refused, naming the attribute, when it cannot be read or does not say which instance it is.
     """
     syntax = UID(transfer_syntax_uid)
-    stream: BinaryIO = BytesIO(_inflated(data) if syntax == DeflatedExplicitVRLittleEndian else data)
     try:
-        header = _parse(stream, syntax)
-        return _instance(header, transfer_syntax_uid)
+        stream = BytesIO(_inflated(data) if syntax == DeflatedExplicitVRLittleEndian else data)
+        return _instance(_parse(stream, syntax), transfer_syntax_uid)
     except Refused:
         raise
     except Exception as error:
@@ -81,14 +82,14 @@ def read_file(path: Path) -> Instance:
         raise
     except Exception as error:  # the same edge: the file may be anything
         raise Refused(f"{path.name} is no readable DICOM file ({type(error).__name__})") from error
-    from dataclasses import replace
-
     return replace(instance, calling_ae=str(meta.get("SourceApplicationEntityTitle", "")))
 
 
 def _parse(stream: BinaryIO, syntax: UID) -> Dataset:
+    _require_syntax(stream, syntax)
+
     def past_header(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        return tag.group > LAST_HEADER_GROUP
+        return int(tag.group) > LAST_HEADER_GROUP
 
     return read_dataset(
         stream,
@@ -98,6 +99,15 @@ def _parse(stream: BinaryIO, syntax: UID) -> Dataset:
         specific_tags=TAGS,
         at_top_level=True,
     )
+
+
+def _require_syntax(stream: BinaryIO, syntax: UID) -> None:
+    # pydicom reads the other encoding with a warning; nobody after us would.
+    start = stream.tell()
+    vr = stream.read(6)[4:]
+    stream.seek(start)
+    if vr and all(0x41 <= byte <= 0x5A for byte in vr) == syntax.is_implicit_VR:
+        raise Refused(f"the data set is not encoded as its transfer syntax says ({syntax.name})")
 
 
 def _inflated(data: bytes | memoryview) -> bytes:
@@ -113,7 +123,7 @@ def _instance(header: Dataset, transfer_syntax_uid: str) -> Instance:
         study_uid=_uid(header, "StudyInstanceUID"),
         transfer_syntax_uid=transfer_syntax_uid,
         modality=_text(header, "Modality"),
-        image_type=tuple(str(v) for v in _list(header, "ImageType")),
+        image_type=tuple(_clean(v) for v in _list(header, "ImageType")),
         series_number=_number(header, "SeriesNumber", int),
         instance_number=_number(header, "InstanceNumber", int),
         series_description=_text(header, "SeriesDescription"),
@@ -146,33 +156,40 @@ def _list(header: Dataset, keyword: str) -> Sequence[Any]:
     value = header.get(keyword)
     if value is None or value == "":
         return ()
-    return value if not isinstance(value, str) and hasattr(value, "__iter__") else (value,)
+    return value if not isinstance(value, str | bytes) and hasattr(value, "__iter__") else (value,)
 
 
 def _text(header: Dataset, keyword: str) -> str:
     values = _list(header, keyword)
-    return str(values[0]).strip().rstrip("\0") if len(values) else ""
+    return _clean(values[0]) if len(values) else ""
+
+
+def _clean(value: object) -> str:
+    # A NUL or half a character would be refused by a database later, when the sender has gone.
+    return "".join(c for c in str(value) if c.isprintable()).strip()
 
 
 def _number(header: Dataset, keyword: str, kind: type[Any]) -> Any:
     try:
-        return kind(_list(header, keyword)[0])
-    except (IndexError, TypeError, ValueError):
+        value = kind(_list(header, keyword)[0])
+    except (IndexError, OverflowError, TypeError, ValueError):
         return None
+    return value if math.isfinite(value) else None
 
 
 def _numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
     try:
-        return tuple(float(v) for v in _list(header, keyword))
-    except (TypeError, ValueError):
+        values = tuple(float(v) for v in _list(header, keyword))
+    except (OverflowError, TypeError, ValueError):
         return ()
+    return values if all(map(math.isfinite, values)) else ()
 
 
 def _purposes(header: Dataset) -> tuple[str, ...]:
     found = []
     for item in header.get("ContributingEquipmentSequence") or ():
         for purpose in item.get("PurposeOfReferenceCodeSequence") or ():
-            found.append(str(purpose.get("CodeValue", "")))
+            found.append(_clean(purpose.get("CodeValue", "")))
     return tuple(found)
 
 
