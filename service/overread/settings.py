@@ -131,7 +131,7 @@ def read_settings(path: Path | None) -> Settings:
         values = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read the settings file {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # of TOML or of UTF-8
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
     settings = typing.cast(Settings, _build(Settings, values, str(path), ""))
     _validate(settings, str(path))
@@ -140,7 +140,7 @@ def read_settings(path: Path | None) -> Settings:
 
 def _build(kind: Any, values: Any, source: str, where: str) -> Any:
     if not isinstance(values, dict):
-        raise ConfigError(f"{source}: {where or 'the file'} must be a table")
+        raise ConfigError(f"{source}: {where.rstrip('.') or 'the file'} must be a table")
     hints = typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -193,6 +193,21 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "deliver.kind": ("dimse", "folder"),
     "deliver.proof": ("c-find", "none"),
     "observe.log": ("json", "text"),
+    "observe.level": ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+}
+_LEAST = {
+    "receive.max_associations": 1,
+    "receive.max_pdu_bytes": 4096,
+    "receive.acse_timeout_s": 0.1,
+    "receive.dimse_timeout_s": 0.1,
+    "receive.network_timeout_s": 0.1,
+    "receive.min_free_mb": 0,
+    "assemble.quiet_s": 0,
+    "schedule.lease_s": 1,
+    "schedule.cpu_threads": 0,
+    "schedule.keep_warm": 1,
+    "schedule.retry_s": 0,
+    "retain.days": 0,
 }
 
 
@@ -201,16 +216,22 @@ def _validate(settings: Settings, source: str) -> None:
     o = settings.observe
     for port in (settings.receive.port, o.listen_port, o.watch_port, o.work_port):
         _range(port, 0, 65535, source, "a port")
+    for key, least in _LEAST.items():
+        section, name = key.split(".")
+        _range(getattr(getattr(settings, section), name), least, 1e12, source, key)
     for caller in settings.receive.allow:
+        _ae_title(caller.ae_title, source, "receive.allow: ae_title")
         try:
             ipaddress.ip_network(caller.network)
         except ValueError as error:
             raise ConfigError(f"{source}: receive.allow network {caller.network!r}: {error}") from None
     _range(settings.schedule.slots, 1, 64, source, "schedule.slots")
-    _choice(settings.observe.log, "observe.log", source)
+    _choice(o.log, "observe.log", source)
+    _choice(o.level, "observe.level", source)
     names = [d.name for d in settings.deliver]
-    if len(set(names)) != len(names):
-        raise ConfigError(f"{source}: two destinations share a name; names must differ")
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{source}: two destinations share the name {name!r}; names must differ")
     for destination in settings.deliver:
         _validate_destination(destination, source)
 

@@ -47,7 +47,9 @@ def main() -> None:
     options = parser.parse_args()
     card = read_card(options.model)
     pool = WorkerPool(lambda _event: None)
-    rows = {f"{options.phantoms} unseen phantoms": _phantoms(pool, card, options.phantoms)}
+    rows = {}
+    if options.phantoms:
+        rows[f"{options.phantoms} unseen phantoms"] = _phantoms(pool, card, options.phantoms)
     for study in options.study:
         rows[study.name] = _real(pool, card, study, options.picture)
     pool.close()

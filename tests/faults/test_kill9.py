@@ -60,6 +60,8 @@ def strike(service: Service, victim: str) -> bool:
         service.kill()
         service.start(wait=False)
         return True
+    if victim == "model":
+        wait_for(service.model_pids, 30, "a model to be started")
     pids = service.model_pids() if victim == "model" else [service.role_pid(victim)]
     for pid in filter(None, pids):
         with contextlib.suppress(ProcessLookupError):
@@ -76,7 +78,7 @@ def test_kill9_of_anything_at_any_moment(
     rng, fallen = random.Random(20261121), Counter[str]()
     models = tiny_model(tmp_path / "models", attempts=10)
     started = time.monotonic()
-    house = service([destination("pacs", pacs.port)], assemble={"quiet_s": 8.0, "quiet_by_modality_s": {}})
+    house = service([destination("pacs", pacs.port)], assemble={"quiet_s": 10.0, "quiet_by_modality_s": {}})
     house.config.write_text(house.config.read_text().replace(_models_of(house), str(models)))
     scanner = Scanner(house.start())
     studies = []
@@ -128,7 +130,7 @@ def _nothing_doubled(pacs: Pacs, studies: list[Study]) -> None:
 @pytest.mark.parametrize("stage", ["sending", "reading", "delivering"])
 def test_kill9_of_the_whole_service(service: Make, pacs: Pacs, tmp_path: Path, stage: str) -> None:
     """The keeper is killed at a known stage; no process is left behind, and a new start finishes the work."""
-    house = service([destination("pacs", pacs.port)], assemble={"quiet_s": 3.0, "quiet_by_modality_s": {}}).start()
+    house = service([destination("pacs", pacs.port)], assemble={"quiet_s": 6.0, "quiet_by_modality_s": {}}).start()
     study, scanner = small_study(tmp_path, stage), Scanner(house)
     pacs.delay_s = 2.0 if stage == "delivering" else 0.0
     sending = threading.Thread(target=scanner.send, args=(study,))

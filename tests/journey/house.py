@@ -30,7 +30,7 @@ from pydicom import dcmread
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ("listen", "watch", "work")
-BONE_HU = 200.0
+BONE_HU, AIR_HU = 200.0, -500.0
 SMALL = Grid((24, 32, 32), (5.0, 10.0, 10.0))
 IMAGE = "1.2.840.10008.5.1.4.1.1.2"
 VERIFICATION, IMPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2"
@@ -280,12 +280,15 @@ class Service:
         return [state for _, state in self.jobs(study_uid)]
 
     def wait_states(self, study_uid: str, states: list[str], seconds: float = 120.0) -> None:
-        """Wait for a study's jobs to be exactly in these states."""
-        wait_for(
-            lambda: self.states(study_uid) == states,
-            seconds,
-            lambda: f"{states} (jobs are {self.jobs(study_uid)})\n{self.tail()}\n",
-        )
+        """Wait for a study's jobs to be exactly in these states; fails at once when one has failed and should not."""
+
+        def reached() -> bool:
+            now = self.rows("SELECT state, reason FROM job WHERE study_uid = ? ORDER BY id", study_uid)
+            failed = [why for state, why in now if state == "FAILED"]
+            assert "FAILED" in states or not failed, failed
+            return [state for state, _ in now] == states
+
+        wait_for(reached, seconds, lambda: f"{states} (jobs are {self.jobs(study_uid)})\n{self.tail()}\n")
 
 
 # --- studies and models ----------------------------------------------------------------------------------------------
@@ -349,14 +352,22 @@ name = "Bone"
 type = ["272673000", "SCT", "Bone"]
 color = [244, 194, 13]
 """
+AIR = """
+[[labels]]
+value = 2
+name = "Air"
+type = ["39607008", "SCT", "Lung"]
+color = [72, 133, 237]
+"""
 
 
-def tiny_model(models: Path, *, attempts: int = 3) -> Path:
-    """Write a MONAI bundle that calls voxels above 200 HU bone, window by window; returns the folder of models."""
+def tiny_model(models: Path, *, attempts: int = 3, labels: int = 2, window: int = 8) -> Path:
+    """Write a MONAI bundle that calls voxels above 200 HU bone and, when it has two labels, those below -500 HU air,
+    window by window (smaller ones take longer); returns the folder of models."""
     folder = models / "tiny"
     for name in ("configs", "models"):
         (folder / name).mkdir(parents=True)
-    network = {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 2, "kernel_size": 1}
+    network = {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": labels + 1, "kernel_size": 1}
     keys = {"keys": "image"}
     config = {
         "network_def": network,
@@ -368,7 +379,7 @@ def tiny_model(models: Path, *, attempts: int = 3) -> Path:
                 {"_target_": "EnsureTyped", **keys},
             ],
         },
-        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [8, 8, 8], "sw_batch_size": 1, "overlap": 0.25},
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [window] * 3, "sw_batch_size": 1, "overlap": 0.25},
         "postprocessing": {
             "_target_": "Compose",
             "transforms": [
@@ -378,14 +389,14 @@ def tiny_model(models: Path, *, attempts: int = 3) -> Path:
         },
     }
     (folder / "configs" / "inference.json").write_text(json.dumps(config), "utf-8")
-    layer = torch.nn.Conv3d(1, 2, 1)
+    layer = torch.nn.Conv3d(1, labels + 1, 1)
     with torch.no_grad():
-        layer.weight[:] = torch.tensor([0.0, 1.0]).reshape(2, 1, 1, 1, 1)
-        layer.bias[:] = torch.tensor([0.0, -BONE_HU])
+        layer.weight[:] = torch.tensor([0.0, 1.0, -1.0])[: labels + 1].reshape(-1, 1, 1, 1, 1)
+        layer.bias[:] = torch.tensor([0.0, -BONE_HU, AIR_HU])[: labels + 1]
     weights = folder / "models" / "model.pt"
     torch.save(layer.state_dict(), weights)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    (folder / "card.toml").write_text(CARD.format(digest=digest, attempts=attempts), "utf-8")
+    (folder / "card.toml").write_text(CARD.format(digest=digest, attempts=attempts) + AIR * (labels > 1), "utf-8")
     return models
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-PEAK_LEARNING_RATE = 3e-3
+PEAK_LEARNING_RATE = 2e-3
 REPORT_EVERY = 50
 
 

@@ -27,8 +27,8 @@ def close_quiet_studies(ledger: Ledger, quiet: QuietTime, now: float, herald: He
     """Move the studies that have been quiet long enough to COMPLETE; returns how many."""
     closed = 0
     for study in arrivals.waiting(ledger):
-        # A clock set back must not keep a study waiting for longer than its quiet time.
-        if study.last_at <= now < study.last_at + quiet.of(study):
+        # Both ways: an image may come just after ``now`` was read, and a clock set back must not keep a study waiting.
+        if abs(now - study.last_at) < quiet.of(study):
             continue
         revision = arrivals.complete(ledger, study, now)
         if revision is not None:

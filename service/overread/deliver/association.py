@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
+from threading import Timer
 from typing import Any
 
 from pydicom.uid import UID
@@ -77,6 +78,11 @@ class _Wire:
     def opened(self, _: Any) -> None:
         self.connected = True
 
+    def closed(self, event: Any) -> None:
+        """Wake whoever waits for an answer of a peer that has died. The library does so too, but between two messages
+        its reactor may take that call for itself, and the next message would wait for its whole time-out."""
+        Timer(_ABORT_GRACE_S, event.assoc.dimse.msg_queue.put, [(None, None)]).start()
+
     def aborted(self, _: Any) -> None:
         """Let the A-ABORT leave, then wake whatever waits on the socket: without it, a silent peer is waited for."""
         if self._socket is not None and self.connected:
@@ -105,7 +111,7 @@ class _Entity(AE):  # type: ignore[misc,unused-ignore]
 
 
 def _open(peer: Peer, own_ae_title: str, contexts: list[PresentationContext], wire: _Wire) -> Any:
-    handlers = [(evt.EVT_CONN_OPEN, wire.opened), (evt.EVT_ABORTED, wire.aborted)]
+    handlers = [(evt.EVT_CONN_OPEN, wire.opened), (evt.EVT_CONN_CLOSE, wire.closed), (evt.EVT_ABORTED, wire.aborted)]
     try:
         entity = _Entity(own_ae_title, wire)
         return entity.associate(peer.host, peer.port, contexts, peer.ae_title, evt_handlers=handlers)

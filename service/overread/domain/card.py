@@ -104,9 +104,14 @@ def read_card(folder: Path) -> Card:
 
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in [folder / "card.toml", *sorted((folder / "configs").glob("*"))]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    code = [p for name in ("configs", "scripts") for p in sorted((folder / name).rglob("*")) if _counts(p)]
+    for path in [folder / "card.toml", *code]:
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _counts(path: Path) -> bool:
+    return path.is_file() and "__pycache__" not in path.parts
 
 
 def _card(values: dict[str, Any], folder: Path) -> Card:

@@ -57,8 +57,8 @@ class Bundle:
     ) -> NDArray[np.uint8]:
         """Read one volume.
 
-        ``voxels`` (slices, rows, columns); ``affine`` (slice, row, column) index → mm, LPS. Returns the label map on the
-        same grid, uint8. Raises CardError when the bundle's output is no label map on that grid.
+        ``voxels`` (slices, rows, columns); ``affine`` (slice, row, column) index → mm, LPS. Returns the label map on
+        the same grid, uint8. Raises CardError when the bundle's output is no label map on that grid.
         """
         self._reader.hold(voxels, affine)
         with torch.inference_mode():
@@ -155,5 +155,8 @@ def _label_map(prediction: Any, shape: tuple[int, ...]) -> NDArray[np.uint8]:
             f"the bundle's output has shape {tuple(mask.shape)}, a label map on the source grid has {expected}; its "
             "postprocessing must invert the spatial transforms and take the argmax"
         )
-    rounded = mask[0].round().to(torch.uint8).numpy()
+    rounded = mask[0].round()
+    if not bool(((rounded >= 0) & (rounded <= 255)).all()):
+        raise CardError("the bundle's output has values outside 0 to 255; a label map has none")
+    rounded = rounded.to(torch.uint8).numpy()
     return np.ascontiguousarray(rounded.transpose(2, 1, 0))

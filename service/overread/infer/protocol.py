@@ -24,8 +24,8 @@ class Start:
 class Task:
     """One volume to read.
 
-    ``voxels`` and ``mask`` name shared memory blocks of (slices, rows, columns), of ``dtype`` and uint8; ``affine`` maps
-    (slice, row, column) indices to mm, LPS.
+    ``voxels`` and ``mask`` name shared memory blocks of (slices, rows, columns), of ``dtype`` and uint8; ``affine``
+    maps (slice, row, column) indices to mm, LPS.
     """
 
     voxels: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, prod
 from typing import Any
 
 
@@ -12,11 +12,15 @@ def count_windows(inferer: Any, shape: tuple[int, ...]) -> int:
     if roi is None:
         return 1
     sizes = [roi] * len(shape) if isinstance(roi, int) else list(roi)
+    sliced = getattr(inferer, "spatial_dim", None)
+    if sliced is not None and len(sizes) == len(shape) - 1:
+        sizes.insert(sliced, 1)
     overlap = getattr(inferer, "overlap", 0.25)
     overlaps = [overlap] * len(shape) if isinstance(overlap, float | int) else list(overlap)
-    total = 1
-    for extent, size, share in zip(shape, sizes, overlaps, strict=True):
-        size = extent if size <= 0 else size
-        step = max(1, int(size * (1 - share)))
-        total *= 1 if extent <= size else ceil((extent - size) / step) + 1
-    return total
+    return prod(_along(*axis) for axis in zip(shape, sizes, overlaps, strict=False))
+
+
+def _along(extent: int, size: int, overlap: float) -> int:
+    if size <= 0 or extent <= size:
+        return 1
+    return ceil((extent - size) / max(1, int(size * (1 - overlap)))) + 1

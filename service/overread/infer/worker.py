@@ -51,16 +51,16 @@ class WorkerProcess:
 
     def wait_ready(self) -> Ready:
         """Wait for the model to be loaded; raises CardError or WorkerLost."""
-        return self._expect(Ready, time.monotonic() + LOADING_S, lambda _: None)
+        ready: Ready = self._expect(Ready, LOADING_S, lambda _: None)
+        return ready
 
     def segment(self, volume: Volume, progress: Callable[[float], None]) -> NDArray[np.uint8]:
         """Read one volume within the card's time-out; raises WorkerLost, Stumbled or CardError."""
-        deadline = time.monotonic() + self.card.runtime.timeout_s
         shape = volume.stack.shape
         with _shared(volume.voxels.nbytes) as voxels, _shared(int(np.prod(shape))) as mask:
             np.ndarray(shape, volume.voxels.dtype, voxels.buf)[:] = volume.voxels
             self._send(Task(voxels.name, mask.name, shape, volume.voxels.dtype.str, volume.affine))
-            self._expect(Done, deadline, progress)
+            self._expect(Done, self.card.runtime.timeout_s, progress)
             self.used_at = time.monotonic()
             return np.ndarray(shape, np.uint8, mask.buf).copy()
 
@@ -76,16 +76,17 @@ class WorkerProcess:
         except OSError:
             raise self._lost() from None
 
-    def _expect(self, kind: type[Any], deadline: float, progress: Callable[[float], None]) -> Any:
+    def _expect(self, kind: type[Any], patience_s: float, progress: Callable[[float], None]) -> Any:
+        deadline = time.monotonic() + patience_s
         while True:
-            left = deadline - time.monotonic()
-            if left <= 0 or not self._pipe.poll(left):
-                self.kill()
-                raise WorkerLost(f"the model did not answer within {self.card.runtime.timeout_s:.0f} s; it was ended")
             try:
-                message = self._pipe.recv()
+                answered = self._pipe.poll(max(0.0, deadline - time.monotonic()))
+                message = self._pipe.recv() if answered else None
             except (EOFError, OSError):
                 raise self._lost() from None
+            if not answered:
+                self.kill()
+                raise WorkerLost(f"the model did not answer within {patience_s:g} s; it was ended")
             if isinstance(message, Progressed):
                 progress(message.fraction)
             elif isinstance(message, Failed):

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import update
+from sqlalchemy.exc import DataError
 from sqlmodel import Session, col, select
 
+from overread.domain.errors import Refused
 from overread.domain.study import Instance, Study, group
 from overread.ledger.store import Ledger
 from overread.ledger.tables import InstanceRow, StudyRow
@@ -15,11 +17,12 @@ from overread.ledger.tables import InstanceRow, StudyRow
 
 @dataclass(frozen=True)
 class Arrival:
-    """One instance that is durable in the spool."""
+    """One instance that is durable in the spool; ``found`` there by a comparison, not fresh from the network."""
 
     instance: Instance
     size_bytes: int
     at: float
+    found: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,21 +38,32 @@ class Waiting:
 def record(ledger: Ledger, arrivals: Sequence[Arrival]) -> int:
     """Write a batch in one transaction; returns how many were new or changed.
 
-    The same UID with the same digest is a duplicate and changes nothing. With another digest the newest content becomes
-    the current one, the earlier file stays beside it, and the study counts a conflict. Anything new in a complete study
-    makes it receive again, as its next revision.
+    The same UID with the same digest is a duplicate and changes nothing. With another digest the content that came last
+    is the current one, the earlier file stays beside it, and the study counts a conflict. Anything new in a complete
+    study makes it receive again, as its next revision. Raises Refused when the database does not take a value.
     """
-    changed = 0
-    with ledger.write() as session:
-        for study_uid, members in _by_study(arrivals).items():
-            known = _known(session, members)
-            fresh = [a for a in members if known.get(a.instance.sop_instance_uid, "") != a.instance.digest]
-            conflicts = sum(a.instance.sop_instance_uid in known for a in fresh)
-            for arrival in fresh:
-                _store(session, arrival)
-            _touch_study(session, study_uid, members, len(fresh), conflicts)
-            changed += len(fresh)
-    return changed
+    try:
+        with ledger.write() as session:
+            return sum(_record(session, uid, members) for uid, members in _by_study(arrivals).items())
+    except (DataError, ValueError) as error:
+        raise Refused(f"the ledger cannot hold what came ({type(error).__name__})") from error
+
+
+def _record(session: Session, study_uid: str, members: Sequence[Arrival]) -> int:
+    known = _known(session, members)
+    fresh = [a for a in members if _is_new(a, known.get(a.instance.sop_instance_uid))]
+    conflicts = sum(a.instance.sop_instance_uid in known for a in fresh)
+    for arrival in fresh:
+        _store(session, arrival)
+    _touch_study(session, study_uid, members, len(fresh), conflicts)
+    return len(fresh)
+
+
+def _is_new(arrival: Arrival, known: tuple[str, float] | None) -> bool:
+    if known is None or known[0] == arrival.instance.digest:
+        return known is None
+    # The earlier file of a conflict is found again at each start; it must not become the current one.
+    return not arrival.found or arrival.at > known[1]
 
 
 def _by_study(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
@@ -59,12 +73,14 @@ def _by_study(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
     return {uid: list(members.values()) for uid, members in sorted(studies.items())}
 
 
-def _known(session: Session, members: Sequence[Arrival]) -> dict[str, str]:
+def _known(session: Session, members: Sequence[Arrival]) -> dict[str, tuple[str, float]]:
     uids = [a.instance.sop_instance_uid for a in members]
     rows = session.exec(
-        select(InstanceRow.sop_instance_uid, InstanceRow.digest).where(col(InstanceRow.sop_instance_uid).in_(uids))
+        select(InstanceRow.sop_instance_uid, InstanceRow.digest, InstanceRow.received_at).where(
+            col(InstanceRow.sop_instance_uid).in_(uids)
+        )
     )
-    return dict(rows.all())
+    return {uid: (digest, at) for uid, digest, at in rows.all()}
 
 
 def _store(session: Session, arrival: Arrival) -> None:
@@ -83,9 +99,7 @@ def _store(session: Session, arrival: Arrival) -> None:
     )
 
 
-def _touch_study(
-    session: Session, study_uid: str, members: Sequence[Arrival], fresh: int, conflicts: int
-) -> None:
+def _touch_study(session: Session, study_uid: str, members: Sequence[Arrival], fresh: int, conflicts: int) -> None:
     now = max(a.at for a in members)
     row = session.get(StudyRow, study_uid, with_for_update=True)
     if row is None:
@@ -120,7 +134,7 @@ def complete(ledger: Ledger, study: Waiting, now: float) -> int | None:
         statement = (
             update(StudyRow)
             .where(col(StudyRow.uid) == study.study_uid, col(StudyRow.state) == "RECEIVING")
-            .where(col(StudyRow.last_at) == study.last_at)
+            .where(col(StudyRow.last_at) == study.last_at, col(StudyRow.instances) == study.instances)
             .values(state="COMPLETE", completed_at=now)
         )
         if session.exec(statement).rowcount != 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import update
@@ -31,7 +31,9 @@ class Parcel:
     last_at: float
 
 
-def put(ledger: Ledger, job_id: int, worker: str, results: Sequence[Result], kinds: dict[str, tuple[str, ...]]) -> Move | None:
+def put(
+    ledger: Ledger, job_id: int, worker: str, results: Sequence[Result], kinds: Mapping[str, Sequence[str]]
+) -> Move | None:
     """Record a job's results and plan their deliveries, as one step with the job's move to DELIVERING.
 
     ``kinds`` names, for each destination, which kinds of result it takes. None when the job is no longer this worker's:
@@ -42,13 +44,15 @@ def put(ledger: Ledger, job_id: int, worker: str, results: Sequence[Result], kin
         row = session.get(JobRow, job_id, with_for_update=True)
         if row is None or row.worker != worker:
             return None
-        moved = move_row(session, row, JobEvent.READ, worker, _said(results), {"progress": 1.0})
+        moved = move_row(session, row, JobEvent.READ, worker, _said(results), progress=1.0)
         if moved is None:
             return None
         for result in results:
             session.merge(ResultRow(job_id=job_id, made_at=now, **vars(result)))
         for destination, takes in kinds.items():
-            _plan(session, ledger, job_id, destination, [r for r in results if r.kind in takes], now)
+            for result in (r for r in results if r.kind in takes):
+                values = {"job_id": job_id, "sop_instance_uid": result.sop_instance_uid, "destination": destination}
+                _plan(session, ledger, values, now)
         return moved
 
 
@@ -56,21 +60,9 @@ def _said(results: Sequence[Result]) -> str:
     return "made " + ", ".join(r.kind for r in results) if results else "made nothing"
 
 
-def _plan(
-    session: Session, ledger: Ledger, job_id: int, destination: str, results: Sequence[Result], now: float
-) -> None:
-    for result in results:
-        values = {
-            "job_id": job_id,
-            "sop_instance_uid": result.sop_instance_uid,
-            "destination": destination,
-            "state": DeliveryState.PENDING,
-            "attempts": 0,
-            "not_before": now,
-            "reason": "",
-            "created_at": now,
-        }
-        session.exec(ledger.insert(DeliveryRow).values(**values).on_conflict_do_nothing())
+def _plan(session: Session, ledger: Ledger, values: dict[str, object], now: float) -> None:
+    fresh = {"state": DeliveryState.PENDING, "attempts": 0, "not_before": now, "reason": "", "created_at": now}
+    session.exec(ledger.insert(DeliveryRow).values(**values, **fresh).on_conflict_do_nothing())
 
 
 def due(ledger: Ledger, destination: str, now: float) -> list[Parcel]:
@@ -87,7 +79,8 @@ def due(ledger: Ledger, destination: str, now: float) -> list[Parcel]:
     groups: dict[tuple[int, bool], list[tuple[DeliveryRow, ResultRow, JobRow]]] = {}
     with ledger.read() as session:
         for delivery, result, job in session.exec(query).all():
-            groups.setdefault((delivery.job_id, delivery.state == DeliveryState.SENT), []).append((delivery, result, job))
+            key = (delivery.job_id, delivery.state == DeliveryState.SENT)
+            groups.setdefault(key, []).append((delivery, result, job))
     return [_parcel(destination, sent, rows) for (_, sent), rows in groups.items()]
 
 
@@ -107,7 +100,13 @@ def _parcel(destination: str, sent: bool, rows: list[tuple[DeliveryRow, ResultRo
 
 
 def mark(
-    ledger: Ledger, parcel: Parcel, state: DeliveryState, *, reason: str = "", not_before: float = 0.0, tried: bool = False
+    ledger: Ledger,
+    parcel: Parcel,
+    state: DeliveryState,
+    *,
+    reason: str = "",
+    not_before: float = 0.0,
+    tried: bool = False,
 ) -> bool:
     """Set the state of a parcel's deliveries; False when they were dropped meanwhile."""
     now = time.time()
@@ -129,11 +128,13 @@ def mark(
 
 
 def settle(ledger: Ledger) -> list[Move]:
-    """End the jobs whose deliveries have all ended: COMPLETED when every one is proven, FAILED when one was given up."""
+    """End the jobs whose deliveries have all ended: COMPLETED when all are proven, FAILED when one was given up."""
     moves = []
+    awaited = select(DeliveryRow.job_id).where(col(DeliveryRow.state).in_([DeliveryState.PENDING, DeliveryState.SENT]))
+    query = select(JobRow.id).where(JobRow.state == JobState.DELIVERING, col(JobRow.id).not_in(awaited))
     with ledger.read() as session:
-        open_jobs = session.exec(select(JobRow.id).where(JobRow.state == JobState.DELIVERING)).all()
-    for job_id in open_jobs:
+        settled = session.exec(query).all()
+    for job_id in settled:
         with ledger.write() as session:
             moved = _settle_one(session, job_id or 0)
         if moved:
@@ -150,10 +151,10 @@ def _settle_one(session: Session, job_id: int) -> Move | None:
         return None
     failed = [r for r in rows if r.state == DeliveryState.FAILED]
     if failed:
-        return move_row(session, job, JobEvent.GAVE_UP, "deliver", f"{failed[0].destination}: {failed[0].reason}", {})
+        return move_row(session, job, JobEvent.GAVE_UP, "deliver", f"{failed[0].destination}: {failed[0].reason}")
     places = sorted({r.destination for r in rows})
     why = f"proven at {', '.join(places)}" if places else "no destination is configured; results stay in the spool"
-    return move_row(session, job, JobEvent.VERIFIED, "deliver", why, {})
+    return move_row(session, job, JobEvent.VERIFIED, "deliver", why)
 
 
 def requeue(ledger: Ledger, job_id: int, who: str) -> Move | None:
@@ -162,12 +163,14 @@ def requeue(ledger: Ledger, job_id: int, who: str) -> Move | None:
         row = session.get(JobRow, job_id, with_for_update=True)
         if row is None:
             return None
-        session.exec(
-            update(DeliveryRow)
-            .where(col(DeliveryRow.job_id) == job_id, col(DeliveryRow.state) == DeliveryState.FAILED)
-            .values(state=DeliveryState.PENDING, attempts=0, not_before=0.0, created_at=time.time(), reason="")
-        )
-        return move_row(session, row, JobEvent.REQUEUE, who, "sent back by a person", {"attempts": 0, "not_before": 0.0})
+        moved = move_row(session, row, JobEvent.REQUEUE, who, "sent back by a person", attempts=0, not_before=0.0)
+        if moved is not None:
+            session.exec(
+                update(DeliveryRow)
+                .where(col(DeliveryRow.job_id) == job_id, col(DeliveryRow.state) == DeliveryState.FAILED)
+                .values(state=DeliveryState.PENDING, attempts=0, not_before=0.0, created_at=time.time(), reason="")
+            )
+        return moved
 
 
 def results_of(session: Session, job_id: int) -> list[Result]:

@@ -14,6 +14,9 @@ from overread.domain.job import TRANSITIONS, Job, JobEvent, JobState
 from overread.ledger.store import Ledger
 from overread.ledger.tables import DecisionRow, DeliveryRow, EventRow, JobRow, StudyRow
 
+CLOCK = "clock"
+BY_WORKER = frozenset({JobEvent.READ, JobEvent.STUMBLED, JobEvent.LOST, JobEvent.UNFIT, JobEvent.GAVE_UP})
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -69,15 +72,12 @@ def plan(
 
 
 def _plan_one(session: Session, study: StudyRow, p: Plan, now: float) -> list[Move]:
-    same = select(JobRow).where(
-        JobRow.study_uid == study.uid, JobRow.model == p.model, JobRow.model_version == p.model_version
-    )
-    rows = session.exec(same).all()
-    if any(row.input_digest == p.input_digest for row in rows):
+    rows = session.exec(select(JobRow).where(JobRow.study_uid == study.uid, JobRow.model == p.model)).all()
+    if any((row.model_version, row.input_digest) == (p.model_version, p.input_digest) for row in rows):
         return []
     moves = []
     for row in rows:
-        moved = _move(session, row, JobEvent.SUPERSEDE, "router", f"revision {study.revision} of the study", {})
+        moved = move_row(session, row, JobEvent.SUPERSEDE, "router", f"revision {study.revision} of the study")
         if moved:
             moves.append(moved)
             _drop_deliveries(session, row.id or 0, now)
@@ -86,7 +86,7 @@ def _plan_one(session: Session, study: StudyRow, p: Plan, now: float) -> list[Mo
     )
     session.add(row)
     session.flush()
-    session.add(_event(row, "router", "plan", "", JobState.SCHEDULED, "", now))
+    session.add(EventRow(job_id=row.id or 0, at=now, who="router", event="plan", before="", after=JobState.SCHEDULED))
     return moves
 
 
@@ -116,7 +116,7 @@ def claim(ledger: Ledger, worker: str, lease_s: float) -> Move | None:
         if row is None:
             return None
         values = {"worker": worker, "lease_until": now + lease_s, "progress": 0.0}
-        return _move(session, row, JobEvent.CLAIM, worker, f"attempt {row.attempts + 1}", values)
+        return move_row(session, row, JobEvent.CLAIM, worker, f"attempt {row.attempts + 1}", **values)
 
 
 def renew(ledger: Ledger, job_id: int, worker: str, lease_s: float, progress: float) -> bool:
@@ -130,44 +130,31 @@ def renew(ledger: Ledger, job_id: int, worker: str, lease_s: float, progress: fl
         return bool(session.exec(statement).rowcount)
 
 
-def move(
-    ledger: Ledger, job_id: int, event: JobEvent, who: str, why: str = "", **values: Any
-) -> Move | None:
-    """Move a job along the table in ``domain.job``; None when its state does not know the event or another was first."""
+def move(ledger: Ledger, job_id: int, event: JobEvent, who: str, why: str = "", **values: Any) -> Move | None:
+    """Move a job along the table in ``domain.job``.
+
+    None when its state does not know the event, another was first, or a worker speaks of a job that it does not hold.
+    """
     with ledger.write() as session:
         row = session.get(JobRow, job_id)
-        return None if row is None else move_row(session, row, event, who, why, values)
+        return None if row is None else move_row(session, row, event, who, why, **values)
 
 
-def move_row(
-    session: Session, row: JobRow, event: JobEvent, who: str, why: str, values: dict[str, Any]
-) -> Move | None:
+def move_row(session: Session, row: JobRow, event: JobEvent, who: str, why: str, **values: Any) -> Move | None:
     """The same inside a transaction that does more."""
-    return _move(session, row, event, who, why, values)
-
-
-def _move(
-    session: Session, row: JobRow, event: JobEvent, who: str, why: str, values: dict[str, Any]
-) -> Move | None:
     before = JobState(row.state)
     after = TRANSITIONS.get((before, event))
     if after is None:
         return None
     now = time.time()
     guard = update(JobRow).where(col(JobRow.id) == row.id, col(JobRow.state) == before)
-    if event in (JobEvent.READ, JobEvent.STUMBLED, JobEvent.UNFIT) or (
-        event is JobEvent.GAVE_UP and before is JobState.RUNNING
-    ):
+    if before is JobState.RUNNING and event in BY_WORKER and who != CLOCK:
         guard = guard.where(col(JobRow.worker) == who)
     if session.exec(guard.values(state=after, updated_at=now, reason=why, **values)).rowcount != 1:
         return None
-    session.add(_event(row, who, event, before, after, why, now))
+    session.add(EventRow(job_id=row.id or 0, at=now, who=who, event=event, before=before, after=after, why=why))
     session.refresh(row)
     return Move(as_job(row), before, after)
-
-
-def _event(row: JobRow, who: str, event: str, before: str, after: str, why: str, now: float) -> EventRow:
-    return EventRow(job_id=row.id or 0, at=now, who=who, event=event, before=before, after=after, why=why)
 
 
 def lapse(ledger: Ledger, now: float, *, worker: str = "") -> list[Move]:
@@ -180,7 +167,7 @@ def lapse(ledger: Ledger, now: float, *, worker: str = "") -> list[Move]:
     with ledger.write() as session:
         rows = session.exec(query.with_for_update(skip_locked=True)).all()
         why = "its worker was started again" if worker else "its lease ran out"
-        return [m for row in rows if (m := _move(session, row, JobEvent.LOST, "clock", why, {"worker": ""}))]
+        return [m for row in rows if (m := move_row(session, row, JobEvent.LOST, CLOCK, why, worker=""))]
 
 
 def as_job(row: JobRow) -> Job:

@@ -22,7 +22,8 @@ class Ledger:
     """Sessions on the ledger's database. Safe to share between threads; not between processes."""
 
     def __init__(self, engine: Engine) -> None:
-        self._reader = engine
+        postgres = engine.dialect.name == "postgresql"
+        self._reader = engine.execution_options(isolation_level="REPEATABLE READ") if postgres else engine
         self._writer = engine.execution_options(immediate=True)
 
     @contextmanager
@@ -42,7 +43,7 @@ class Ledger:
         from sqlalchemy.dialects import postgresql, sqlite
 
         make = postgresql.insert if self._reader.dialect.name == "postgresql" else sqlite.insert
-        statement: Insert = make(table)  # type: ignore[arg-type]
+        statement: Insert = make(table)
         return statement
 
     def answer(self) -> None:
@@ -65,8 +66,12 @@ def open_ledger(url: str) -> Ledger:
     """
     try:
         engine = _engine(url)
-        with engine.execution_options(immediate=True).begin() as connection:
-            _migrate(connection)
+        try:
+            with engine.execution_options(immediate=True).begin() as connection:
+                _migrate(connection)
+        except BaseException:
+            engine.dispose()
+            raise
     except (ArgumentError, ModuleNotFoundError) as error:
         raise ConfigError(
             f"ledger: {error}; use sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/DATABASE "
@@ -104,8 +109,11 @@ def _on_sqlite_begin(connection: Connection) -> None:
 def _migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
-    if _version(connection) == HEAD:
+    version = _version(connection)
+    if version == HEAD:
         return
+    if version > HEAD:
+        raise ConfigError(f"the ledger was written by a newer overread (schema {version}); this one knows {HEAD}")
     from alembic import command
     from alembic.config import Config
 

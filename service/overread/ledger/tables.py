@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, Column, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint
 from sqlmodel import Field, SQLModel
 
 
@@ -36,7 +36,7 @@ class InstanceRow(SQLModel, table=True):
     series_uid: str = Field(max_length=64)
     digest: str = Field(max_length=64)
     path: str
-    size_bytes: int = 0
+    size_bytes: int = Field(default=0, sa_type=BigInteger)
     received_at: float = 0.0
     header: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
 

@@ -107,11 +107,17 @@ def disposable(ledger: Ledger, before: float) -> list[str]:
         return list(session.exec(query).all())
 
 
-def purge(ledger: Ledger, study_uid: str, now: float) -> None:
-    """Forget a study's instances; the study, its jobs and their events stay."""
+def purge(ledger: Ledger, study_uid: str, before: float, now: float) -> set[str] | None:
+    """Forget a study's instances and say where they lie; the study, its jobs and their events stay.
+
+    None when something has come since ``before``: nothing is forgotten then.
+    """
     with ledger.write() as session:
         study = session.get(StudyRow, study_uid, with_for_update=True)
-        if study is not None:
-            study.purged_at = now
-            statement: Any = delete(InstanceRow).where(col(InstanceRow.study_uid) == study_uid)
-            session.exec(statement)
+        if study is None or study.state != "COMPLETE" or study.last_at >= before:
+            return None
+        study.purged_at = now
+        statement: Any = delete(InstanceRow).where(col(InstanceRow.study_uid) == study_uid)
+        paths = session.exec(select(InstanceRow.path).where(InstanceRow.study_uid == study_uid)).all()
+        session.exec(statement)
+        return set(paths)

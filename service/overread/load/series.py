@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -57,18 +59,21 @@ def _plane(path: Path) -> NDArray[np.float32]:
     try:
         dataset = pydicom.dcmread(path)
         pixels = dataset.pixel_array
+        slope = float(dataset.get("RescaleSlope", 1) or 1)
+        intercept = float(dataset.get("RescaleIntercept", 0) or 0)
     except OSError as error:
+        if error.errno is None:  # pydicom's own word for a file that ends too soon
+            raise Unfit(f"a slice cannot be decoded ({type(error).__name__})") from error
         raise Stumbled(f"a slice is gone from the spool ({type(error).__name__})") from error
     except Exception as error:
         # The edge to decoders, which raise whatever they like on broken streams.
         raise Unfit(f"a slice cannot be decoded ({type(error).__name__})") from error
     if pixels.ndim != 2:
         raise Unfit("a slice is not a single grey image")
-    slope = float(dataset.get("RescaleSlope", 1) or 1)
-    intercept = float(dataset.get("RescaleIntercept", 0) or 0)
-    plane = pixels.astype(np.float32)
-    padding = dataset.get("PixelPaddingValue")
-    outside = plane == float(padding) if isinstance(padding, int) else None
+    if not math.isfinite(slope) or not math.isfinite(intercept):
+        raise Unfit("RescaleSlope or RescaleIntercept is no finite number")
+    outside = _padding(dataset, pixels)
+    plane: NDArray[np.float32] = pixels.astype(np.float32)
     if slope != 1.0:
         plane *= np.float32(slope)
     plane += np.float32(intercept)
@@ -77,6 +82,17 @@ def _plane(path: Path) -> NDArray[np.float32]:
     return plane
 
 
+def _padding(dataset: pydicom.Dataset, pixels: NDArray[Any]) -> NDArray[np.bool_] | None:
+    first = dataset.get("PixelPaddingValue")
+    last = dataset.get("PixelPaddingRangeLimit", first)
+    if not isinstance(first, int) or not isinstance(last, int):
+        return None
+    low, high = min(first, last), max(first, last)
+    return (pixels >= low) & (pixels <= high)
+
+
 def _compact(voxels: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.int16]:
+    if voxels.min() < -32768 or voxels.max() > 32767:
+        return voxels
     small = voxels.astype(np.int16)
     return small if np.array_equal(small, voxels) else voxels

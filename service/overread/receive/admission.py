@@ -54,7 +54,7 @@ class Admission:
 
     def judge(self, calling_ae: str, called_ae: str, address: str, associations: int) -> Refusal | None:
         """None when the caller may come in; ``associations`` counts those that are open already."""
-        host = ipaddress.ip_address(address.split("%")[0])
+        host = ipaddress.ip_address(address.partition("%")[0])
         if isinstance(host, ipaddress.IPv6Address) and host.ipv4_mapped:
             host = host.ipv4_mapped
         here = [a for a in self._allow if host.version == a.network.version and host in a.network]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -38,6 +38,7 @@ class Indexer:
         self._herald = herald
         self._queue: queue.SimpleQueue[Arrival | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="indexer", daemon=True)
+        self._stopping = threading.Event()
         self.ready = threading.Event()
         self.beat = time.monotonic()
 
@@ -50,7 +51,8 @@ class Indexer:
         self._queue.put(arrival)
 
     def stop(self) -> None:
-        """Write what is left and end."""
+        """Write what is left and end; what a ledger that is away does not take now is found at the next start."""
+        self._stopping.set()
         self._queue.put(None)
         self._thread.join(30)
 
@@ -64,10 +66,12 @@ class Indexer:
 
     def _run(self) -> None:
         ledger = self._patiently(self._open)
-        self._patiently(lambda: reconcile(self._spool, ledger, self._herald))
-        self.ready.set()
-        while batch := self._next_batch():
-            self._patiently(lambda batch=batch: arrivals.record(ledger, batch))  # type: ignore[misc]
+        if ledger is None:
+            return
+        if self._patiently(lambda: reconcile(self._spool, ledger, self._herald)) is not None:
+            self.ready.set()
+            while batch := self._next_batch():
+                self._patiently(lambda batch=batch: _record(ledger, batch, self._herald))  # type: ignore[misc]
         ledger.close()
 
     def _next_batch(self) -> list[Arrival]:
@@ -89,7 +93,7 @@ class Indexer:
             batch.append(following)
         return batch
 
-    def _patiently(self, work: Callable[[], T]) -> T:
+    def _patiently(self, work: Callable[[], T]) -> T | None:
         while True:
             try:
                 return work()
@@ -98,7 +102,19 @@ class Indexer:
                 # safe in the spool; giving up would leave them unseen until the next start.
                 self._herald(Trouble("receive", type(error).__name__))
                 self.beat = time.monotonic()
-                time.sleep(RETRY_S)
+                if self._stopping.wait(RETRY_S):
+                    return None
+
+
+def _record(ledger: Ledger, batch: Sequence[Arrival], herald: Herald) -> int:
+    try:
+        return arrivals.record(ledger, batch)
+    except Refused as error:
+        # A value that the database does not take must not hold up what came with it, nor what comes after.
+        if len(batch) > 1:
+            return sum(_record(ledger, [arrival], herald) for arrival in batch)
+        herald(Trouble("receive", type(error).__name__))
+        return 0
 
 
 def reconcile(spool: Spool, ledger: Ledger, herald: Herald) -> int:
@@ -114,19 +130,20 @@ def reconcile(spool: Spool, ledger: Ledger, herald: Herald) -> int:
             batch.append(arrival)
             found += 1
         if len(batch) >= BATCH:
-            arrivals.record(ledger, batch)
+            _record(ledger, batch, herald)
             batch = []
     if batch:
-        arrivals.record(ledger, batch)
+        _record(ledger, batch, herald)
     return found
 
 
 def _arrival(spool: Spool, path: str, herald: Herald) -> Arrival | None:
     file = spool.absolute(path)
     try:
-        instance = read_file(file)
-        size = file.stat().st_size
+        instance = replace(read_file(file), path=path, digest=dataset_digest(file))
+        stat = file.stat()
     except (Refused, OSError) as error:
         herald(Trouble("receive", type(error).__name__))
         return None
-    return Arrival(replace(instance, path=path, digest=dataset_digest(file)), size, time.time())
+    # When it came, not when it was found: of two contents under one UID the later one stays the current one.
+    return Arrival(instance, stat.st_size, stat.st_mtime, found=True)

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import Verification
 
 from overread.domain.errors import Refused
 from overread.domain.events import (
@@ -24,7 +24,7 @@ from overread.domain.events import (
 from overread.domain.study import Instance
 from overread.ledger.arrivals import Arrival
 from overread.ports import Herald
-from overread.receive.admission import Admission
+from overread.receive.admission import CONGESTED, Admission, Refusal
 from overread.receive.wire import tune
 from overread.spool import Spool
 from overread.spool.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, file_meta
@@ -68,7 +68,7 @@ class Listener:
         self._spool = spool
         self._keep = keep
         self._herald = herald
-        self._open: set[int] = set()
+        self._open: dict[Any, bool] = {}  # association → whether it was established
         self._lock = threading.Lock()
         self._server: Any = None
 
@@ -96,12 +96,15 @@ class Listener:
     @property
     def associations(self) -> int:
         """How many associations are open."""
-        return len(self._open)
+        with self._lock:
+            return len(self._open)
 
     def stop(self) -> None:
         """Stop accepting, end what is open."""
         if self._server is not None:
             self._server.shutdown()
+            for association in self._server.active_associations:
+                association.abort()
             self._server = None
 
     def _on_connect(self, event: Any) -> None:
@@ -111,34 +114,40 @@ class Listener:
         request = event.assoc.requestor.primitive
         address = str(event.assoc.requestor.address)
         calling = str(request.calling_ae_title).strip()
-        refusal = self._admission.judge(calling, str(request.called_ae_title).strip(), address, len(self._open))
+        refusal = self._admit(event.assoc, calling, str(request.called_ae_title).strip(), address)
         if refusal is not None:
             event.assoc.acse.send_reject(refusal.result, refusal.source, refusal.reason)
             event.assoc.kill()
             self._herald(AssociationRefused(calling, address, refusal.word))
 
+    def _admit(self, association: Any, calling: str, called: str, address: str) -> Refusal | None:
+        with self._lock:
+            self._open = {a: established for a, established in self._open.items() if a.is_alive()}
+            try:
+                refusal = self._admission.judge(calling, called, address, len(self._open))
+            except Exception as error:
+                # The edge to whoever calls: pynetdicom lets everybody in when this handler raises.
+                self._herald(Trouble("receive", type(error).__name__))
+                return CONGESTED
+            if refusal is None:
+                self._open[association] = False
+            return refusal
+
     def _on_established(self, event: Any) -> None:
         with self._lock:
-            self._open.add(id(event.assoc))
+            self._open[event.assoc] = True
         self._herald(AssociationOpened(_caller(event), str(event.assoc.requestor.address)))
 
     def _on_end(self, event: Any) -> None:
         with self._lock:
-            known = id(event.assoc) in self._open
-            self._open.discard(id(event.assoc))
-        if known:
+            established = self._open.pop(event.assoc, False)
+        if established:
             self._herald(AssociationClosed(_caller(event)))
 
     def _on_store(self, event: Any) -> int:
         started = time.monotonic()
-        data = event.request.DataSet.getvalue()
         try:
-            instance = _understood(event, data)
-            status, reason = self._store(event, instance, data, started)
-        except _Refusal as refusal:
-            status, reason = refusal.status, str(refusal)
-            if status == CANNOT_UNDERSTAND:
-                self._spool.quarantine(data, f"{reason} (0x{status:04X}, from {_caller(event)})")
+            status, reason = self._take(event, started)
         except OSError as error:
             status, reason = OUT_OF_RESOURCES, f"the spool does not take it: {error.strerror}"
         except Exception as error:
@@ -149,9 +158,24 @@ class Listener:
             self._herald(InstanceRefused(_caller(event), status, reason))
         return status
 
-    def _store(self, event: Any, instance: Instance, data: bytes, started: float) -> tuple[int, str]:
+    def _take(self, event: Any, started: float) -> tuple[int, str]:
         if not self._admission.has_room():
             return OUT_OF_RESOURCES, "the spool is full"
+        data = event.request.DataSet.getvalue()
+        try:
+            instance = read_instance(data, str(event.context.transfer_syntax))
+        except Refused as error:
+            reason = str(error)
+            self._spool.quarantine(data, f"{reason} (0x{CANNOT_UNDERSTAND:04X}, from {_caller(event)})")
+            return CANNOT_UNDERSTAND, reason
+        if instance.sop_instance_uid != str(event.request.AffectedSOPInstanceUID):
+            return MISMATCH, "the data set's SOPInstanceUID is not the one in the command"
+        if instance.sop_class_uid != str(event.request.AffectedSOPClassUID):
+            return MISMATCH, "the data set's SOPClassUID is not the one in the command"
+        self._store(event, instance, data, started)
+        return SUCCESS, ""
+
+    def _store(self, event: Any, instance: Instance, data: bytes, started: float) -> None:
         caller = _caller(event)
         syntax = str(event.context.transfer_syntax)
         meta = file_meta(instance.sop_class_uid, instance.sop_instance_uid, syntax, caller)
@@ -159,28 +183,7 @@ class Listener:
         known = replace(instance, path=stored.path, digest=stored.digest, calling_ae=caller)
         self._keep(Arrival(known, stored.size_bytes, time.time()))
         seconds = time.monotonic() - started
-        self._herald(
-            InstanceReceived(caller, instance.study_uid, instance.sop_class_uid, stored.size_bytes, seconds)
-        )
-        return SUCCESS, ""
-
-
-class _Refusal(Exception):
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-
-
-def _understood(event: Any, data: bytes) -> Instance:
-    try:
-        instance = read_instance(data, str(event.context.transfer_syntax))
-    except Refused as error:
-        raise _Refusal(CANNOT_UNDERSTAND, str(error)) from error
-    if instance.sop_instance_uid != str(event.request.AffectedSOPInstanceUID):
-        raise _Refusal(MISMATCH, "the data set's SOPInstanceUID is not the one in the command")
-    if instance.sop_class_uid != str(event.request.AffectedSOPClassUID):
-        raise _Refusal(MISMATCH, "the data set's SOPClassUID is not the one in the command")
-    return instance
+        self._herald(InstanceReceived(caller, instance.study_uid, instance.sop_class_uid, stored.size_bytes, seconds))
 
 
 def _caller(event: Any) -> str:
@@ -203,7 +206,7 @@ def _entity(door: Door) -> AE:
 
 @lru_cache(maxsize=1)
 def presentation_contexts() -> tuple[Any, ...]:
-    """What the listener accepts: Verification and every storage SOP Class pynetdicom knows, in every transfer syntax."""
+    """What the listener accepts: Verification, and every storage SOP Class it knows in every transfer syntax."""
     from pynetdicom import build_context
 
     storage = [build_context(cx.abstract_syntax, ALL_TRANSFER_SYNTAXES) for cx in AllStoragePresentationContexts]

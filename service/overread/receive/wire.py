@@ -23,7 +23,7 @@ class WireSocket(AssociationSocket):  # type: ignore[misc]
     longest_pdu_bytes: int = 1 << 20
 
     def recv(self, nr_bytes: int) -> bytearray:
-        """Read ``nr_bytes``; fewer when the peer went away, stalled for the socket's time-out, or announced too much."""
+        """Read ``nr_bytes``; fewer when the peer went away, stalled past the time-out, or announced too much."""
         if self.socket is None or nr_bytes > self.longest_pdu_bytes + SLACK_BYTES:
             return bytearray()
         buffer = bytearray(nr_bytes)
@@ -53,5 +53,6 @@ def tune(wire: AssociationSocket, longest_pdu_bytes: int, stall_s: float) -> Non
     wire.longest_pdu_bytes = longest_pdu_bytes
     accepted: socket.socket = wire.socket
     accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(stall_s), 0))
-    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(stall_s), 0))
+    patience = struct.pack("ll", int(stall_s), int(stall_s % 1 * 1e6))
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
+    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from overread.domain.card import Accepts, Card
@@ -34,7 +35,7 @@ class Verdict:
 def judge(series: Series, card: Card) -> Verdict:
     """Judge one series for one model."""
     images = [i for i in series.instances if not i.is_localizer]
-    reason = _not_an_image(series) or _not_accepted(series, images, card.accepts)
+    reason = _not_an_image(series) or next(_objections(series, images, card.accepts), "")
     if reason:
         return Verdict(series, reason)
     try:
@@ -69,25 +70,24 @@ def _made_by_algorithm(instance: Instance) -> bool:
     return derived and PROCESSING_EQUIPMENT in instance.equipment_purposes
 
 
-def _not_accepted(series: Series, images: list[Instance], accepts: Accepts) -> str:
+def _objections(series: Series, images: list[Instance], accepts: Accepts) -> Iterator[str]:
     if series.modality != accepts.modality:
-        return f"its modality is {series.modality or 'not given'}, the model reads {accepts.modality}"
+        yield f"its modality is {series.modality or 'not given'}, the model reads {accepts.modality}"
     if not images:
-        return "it is a localizer"
+        yield "it is a localizer"
     foreign = [i for i in images if i.sop_class_uid not in accepts.sop_classes]
     if foreign:
-        return f"{len(foreign)} of {len(images)} instances have a SOP Class that the model does not read"
+        yield f"{len(foreign)} of {len(images)} instances have a SOP Class that the model does not read"
     plane = plane_of(images[0])
-    if accepts.plane != "any" and plane != accepts.plane:
-        return f"its plane is {plane}, the model reads {accepts.plane}"
+    if accepts.plane not in ("any", plane):
+        yield f"its plane is {plane}, the model reads {accepts.plane}"
     if len(images) < accepts.min_slices:
-        return f"it has {len(images)} slices, the model needs {accepts.min_slices}"
+        yield f"it has {len(images)} slices, the model needs {accepts.min_slices}"
     if len(images) > accepts.max_slices:
-        return f"it has {len(images)} slices, the model takes {accepts.max_slices} at most"
+        yield f"it has {len(images)} slices, the model takes {accepts.max_slices} at most"
     part = images[0].body_part.upper()
-    if accepts.body_parts and part and not any(p in part for p in accepts.body_parts):
-        return f"its body part is {part}, the model reads {' or '.join(accepts.body_parts)}"
-    return ""
+    if accepts.body_parts and part and not any(p.upper() in part for p in accepts.body_parts):
+        yield f"its body part is {part}, the model reads {' or '.join(accepts.body_parts)}"
 
 
 def _wrong_extent(stacked: Stack, accepts: Accepts) -> str:

@@ -20,6 +20,7 @@ class Clock:
     def __init__(self, herald: Herald, threads: int = 8) -> None:
         self._herald = herald
         self._beats: dict[str, float] = {}
+        self._due_s: dict[str, float] = {}
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(threads)},
             job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1},
@@ -28,7 +29,7 @@ class Clock:
 
     def every(self, seconds: float, name: str, work: Callable[[], object]) -> None:
         """Call ``work`` now and then every ``seconds``; what it raises is told and forgotten."""
-        self._beats[name] = time.monotonic()
+        self._beats[name], self._due_s[name] = time.monotonic(), seconds
 
         def tick() -> None:
             try:
@@ -49,9 +50,9 @@ class Clock:
         self._scheduler.shutdown(wait=True)
 
     def stuck(self) -> list[str]:
-        """Names of functions that have not come back for ten minutes."""
+        """Names of functions that are ten minutes late."""
         now = time.monotonic()
-        return [name for name, beat in self._beats.items() if now - beat > STUCK_S]
+        return [name for name, beat in self._beats.items() if now - beat > STUCK_S + self._due_s[name]]
 
 
 def _soon() -> object:

@@ -11,9 +11,12 @@ def retire(ledger: Ledger, spool: Spool, keep_s: float, now: float) -> int:
 
     The ledger keeps the study, its jobs and their events. A FAILED job keeps its study until a person has decided.
     """
-    studies = views.disposable(ledger, now - keep_s)
-    for study_uid in studies:
+    before, retired = now - keep_s, 0
+    for study_uid in views.disposable(ledger, before):
         told = views.story(ledger, study_uid)
-        views.purge(ledger, study_uid, now)
-        spool.remove_study(study_uid, [job.row.id or 0 for job in told.jobs] if told else [])
-    return len(studies)
+        paths = views.purge(ledger, study_uid, before, now)
+        if told is None or paths is None:
+            continue
+        spool.remove_study(study_uid, [job.row.id or 0 for job in told.jobs], paths, before)
+        retired += 1
+    return retired

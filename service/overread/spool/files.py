@@ -10,11 +10,12 @@ Nothing that came from the wire becomes a path: names are hashes of UIDs.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydicom.uid import UID
 
 IMPLEMENTATION_CLASS_UID = UID("2.25.260317914783402561928736451928374650193")
 IMPLEMENTATION_VERSION = "OVERREAD_0_1"
+MOST_ANCHORED = 10_000
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,10 @@ class Spool:
     def __init__(self, root: Path, *, durable: bool = True) -> None:
         self.root = root
         self._durable = durable
+        self._anchored: set[Path] = set()
         for name in ("incoming", "instances", "results", "quarantine"):
             (root / name).mkdir(parents=True, exist_ok=True)
+        self._sync_folders(root, root.parent)
 
     def clear_incoming(self) -> int:
         """Remove what was half-written when the service last ended; it was never acknowledged."""
@@ -56,28 +60,23 @@ class Spool:
         """Store one instance: ``meta`` is preamble and file meta information, ``data`` the data set as it came.
 
         Returns when file and directory entry would survive a power cut. Identical content overwrites itself; other
-        content under the same UID gets a file of its own. Raises OSError when the disk does not take it; nothing is
-        left behind then.
+        content under the same UID gets a file of its own. Raises OSError when the disk does not take it: no part of a
+        file is left behind then, a whole one only when the sync of its folder failed.
         """
         digest = hashlib.sha256(data).hexdigest()
         folder = self.study_folder(study_uid)
-        fresh = not folder.is_dir()
-        folder.mkdir(parents=True, exist_ok=True)
+        self._anchor(folder)
         target = folder / f"{_name(sop_instance_uid)}-{digest[:16]}.dcm"
         self._write(target, (meta, data))
-        if fresh and self._durable:
-            _sync_folder(folder.parent)
-            _sync_folder(folder.parent.parent)
         return Stored(str(target.relative_to(self.root)), digest, len(data))
 
     def keep_result(self, job_id: int, source: Path) -> Stored:
         """Make a finished result file durable under ``results/<job>/`` and say where it lies."""
         folder = self.root / "results" / str(job_id)
-        folder.mkdir(parents=True, exist_ok=True)
+        self._anchor(folder)
         data = source.read_bytes()
         target = folder / source.name
         self._write(target, (data,))
-        _sync_folder(folder.parent)
         return Stored(str(target.relative_to(self.root)), hashlib.sha256(data).hexdigest(), len(data))
 
     def quarantine(self, data: bytes | memoryview, reason: str) -> Path:
@@ -88,6 +87,20 @@ class Spool:
         (self.root / "quarantine" / f"{name}.txt").write_text(reason + "\n", "utf-8")
         return target
 
+    def _anchor(self, folder: Path) -> None:
+        # Made is not enough: whoever made the folder may not have synced its parents yet, or may have failed to.
+        if folder in self._anchored and folder.is_dir():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        self._sync_folders(folder.parent, folder.parent.parent)
+        if len(self._anchored) > MOST_ANCHORED:
+            self._anchored.clear()
+        self._anchored.add(folder)
+
+    def _sync_folders(self, *folders: Path) -> None:
+        for folder in folders if self._durable else ():
+            _sync_folder(folder)
+
     def _write(self, target: Path, parts: Sequence[bytes | memoryview]) -> None:
         temporary = self.root / "incoming" / uuid.uuid4().hex
         try:
@@ -97,8 +110,7 @@ class Spool:
                 if self._durable:
                     os.fsync(file.fileno())
             temporary.replace(target)
-            if self._durable:
-                _sync_folder(target.parent)
+            self._sync_folders(target.parent)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
@@ -118,9 +130,14 @@ class Spool:
             for path in sorted(folder.glob("*.dcm")):
                 yield str(path.relative_to(self.root))
 
-    def remove_study(self, study_uid: str, job_ids: Sequence[int]) -> None:
-        """Delete a study's instances and the results of its jobs."""
-        shutil.rmtree(self.study_folder(study_uid), ignore_errors=True)
+    def remove_study(self, study_uid: str, job_ids: Sequence[int], paths: Collection[str], before: float) -> None:
+        """Delete a study's instances, which are ``paths`` and what came before a time, and the results of its jobs."""
+        folder = self.study_folder(study_uid)
+        for path in folder.glob("*.dcm"):
+            if str(path.relative_to(self.root)) in paths or path.stat().st_mtime < before:
+                path.unlink()
+        with contextlib.suppress(OSError):  # something has come meanwhile, or the folder is gone already
+            folder.rmdir()
         for job_id in job_ids:
             shutil.rmtree(self.root / "results" / str(job_id), ignore_errors=True)
 
@@ -160,7 +177,7 @@ def _name(uid: str) -> str:
 
 def _write_all(descriptor: int, data: bytes | memoryview) -> None:
     view = memoryview(data)
-    while len(view):
+    while view.nbytes:
         view = view[os.write(descriptor, view) :]
 
 

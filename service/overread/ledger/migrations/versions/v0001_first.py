@@ -40,7 +40,7 @@ def _arrivals() -> None:
         sa.Column("series_uid", UID, nullable=False),
         sa.Column("digest", sa.String(64), nullable=False),
         sa.Column("path", sa.String, nullable=False),
-        sa.Column("size_bytes", sa.Integer, nullable=False),
+        sa.Column("size_bytes", sa.BigInteger, nullable=False),
         sa.Column("received_at", sa.Float, nullable=False),
         sa.Column("header", sa.JSON, nullable=False),
     )

@@ -1,0 +1,260 @@
+"""What becomes of studies between a scanner and two PACS: late, doubled, refused, lost and found again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from house import SEG, SR, Service, Study, destination, scan, small_study, tiny_model, wait_for, write_settings
+from overread.domain.errors import Unreachable
+from overread.simulate.pacs import Pacs
+from pydicom import dcmread
+from pydicom.uid import MRImageStorage
+
+CALLERS = ("SCANNER", "SCANNER2", "PACS")
+
+
+@dataclass(frozen=True)
+class Hospital:
+    """One running service with two destinations, and a folder for studies."""
+
+    service: Service
+    pacs: Pacs
+    archive: Pacs
+    folder: Path
+
+    def study(self, salt: str) -> Study:
+        return small_study(self.folder, salt)
+
+    def send(self, study: Study, calling_ae: str = "SCANNER") -> Study:
+        assert scan(self.service, study.files, calling_ae).stored == len(study.files)
+        return study
+
+    def read(self, salt: str) -> Study:
+        """A study that was sent, read and delivered."""
+        study = self.send(self.study(salt))
+        self.service.wait_states(study.uid, ["COMPLETED"])
+        return study
+
+    def let_pass(self, salt: str) -> None:
+        """Let another study go all the way: whatever was to happen to earlier ones has begun by then."""
+        self.read(f"after {salt}")
+
+
+def kinds(pacs: Pacs, study: Study) -> list[str]:
+    """SOP Classes of what a PACS holds of a study."""
+    return sorted(str(dcmread(f).SOPClassUID) for f in pacs.files() if f.parent.name == study.uid)
+
+
+def deliveries(service: Service, study: Study, to: str) -> list[tuple[str, int]]:
+    """(state, tries) of a study's deliveries to one destination."""
+    query = "SELECT delivery.state, delivery.attempts FROM delivery JOIN job ON job.id = job_id"
+    return service.rows(f"{query} WHERE study_uid = ? AND destination = ?", study.uid, to)  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def open_hospital(tmp_path_factory: pytest.TempPathFactory, tiny_models: Path) -> Iterator[Hospital]:
+    folder = tmp_path_factory.mktemp("hospital")
+    allow = [{"ae_title": name, "network": "127.0.0.0/8"} for name in CALLERS]
+    with Pacs(folder / "pacs") as pacs, Pacs(folder / "archive", "ARCHIVE") as archive:
+        to = [destination("pacs", pacs.port), destination("archive", archive.port)]
+        service = Service(write_settings(folder, tiny_models, to, receive={"allow": allow}))
+        try:
+            service.start()
+            yield Hospital(service, pacs, archive, folder / "studies")
+            service.stop()
+        finally:
+            service.end()
+
+
+@pytest.fixture
+def hospital(open_hospital: Hospital) -> Iterator[Hospital]:
+    """The hospital with its PACS behaving well, before and after."""
+    yield open_hospital
+    pacs = open_hospital.pacs
+    pacs.refuse, pacs.status, pacs.delay_s, pacs.lose, pacs.queries = False, 0x0000, 0.0, False, True
+
+
+def test_two_destinations_get_the_same(hospital: Hospital) -> None:
+    """One SEG and one SR at each, the same bytes, each taken once."""
+    study = hospital.read("two destinations")
+    assert kinds(hospital.pacs, study) == kinds(hospital.archive, study) == sorted([SEG, SR])
+    there, here = (
+        {f.name: f.read_bytes()[-2000:] for f in p.files() if f.parent.name == study.uid}
+        for p in (hospital.pacs, hospital.archive)
+    )
+    assert there == here
+    assert {hospital.pacs.received[Path(name).stem] for name in there} == {1}
+
+
+def test_a_late_image_makes_a_new_revision(hospital: Hospital) -> None:
+    """Four slices come after the study was read: it is read anew, and the first reading is superseded."""
+    study = hospital.study("late")
+    hospital.send(Study(study.uid, study.files[:20]))
+    hospital.service.wait_states(study.uid, ["COMPLETED"])
+    hospital.send(Study(study.uid, study.files[20:]))
+    hospital.service.wait_states(study.uid, ["SUPERSEDED", "COMPLETED"])
+    assert kinds(hospital.pacs, study) == sorted([SEG, SR] * 2)
+    told = hospital.service.ask("explain", study.uid).stdout
+    assert "revision 2" in told and "24 slices every 5.00 mm" in told
+
+
+def test_a_study_sent_twice_is_read_once(hospital: Hospital) -> None:
+    study = hospital.read("twice")
+    before = dict(hospital.pacs.received)
+    hospital.send(study)
+    hospital.let_pass("twice")
+    assert hospital.service.states(study.uid) == ["COMPLETED"]
+    assert hospital.service.rows("SELECT revision, instances FROM study WHERE uid = ?", study.uid) == [(1, 24)]
+    assert kinds(hospital.pacs, study) == sorted([SEG, SR])
+    assert all(hospital.pacs.received[uid] == count for uid, count in before.items())
+
+
+def test_a_study_from_two_scanners_at_once_is_read_once(hospital: Hospital) -> None:
+    study = hospital.study("at once")
+    threads = [threading.Thread(target=hospital.send, args=(study, name)) for name in ("SCANNER", "SCANNER2")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    hospital.service.wait_states(study.uid, ["COMPLETED"])
+    hospital.let_pass("at once")
+    assert hospital.service.states(study.uid) == ["COMPLETED"]
+    assert hospital.service.rows("SELECT instances, conflicts FROM study WHERE uid = ?", study.uid) == [(24, 0)]
+    assert kinds(hospital.pacs, study) == sorted([SEG, SR])
+
+
+def test_own_results_are_never_read(hospital: Hospital) -> None:
+    """A PACS that forwards everything sends our results back: the study grows, no job follows."""
+    study = hospital.read("loop")
+    results = [f for f in hospital.pacs.files() if f.parent.name == study.uid]
+    assert scan(hospital.service, results, "PACS").stored == 2
+    routed = "SELECT routed_revision FROM study WHERE uid = ?"
+    wait_for(lambda: hospital.service.rows(routed, study.uid) == [(2,)], 60, "the second look at the study")
+    assert hospital.service.states(study.uid) == ["COMPLETED"]
+    told = hospital.service.ask("explain", study.uid).stdout
+    assert "it is a segmentation, not a scan" in told and "it is a structured report, not a scan" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["closed", "refusing", "busy", "deaf"])
+def test_a_pacs_away_for_a_while(hospital: Hospital, how: str) -> None:
+    """Closed, refusing associations, out of resources or not answering queries: the archive has its results at once,
+    the PACS when it is back."""
+    if how == "closed":
+        hospital.pacs.stop()
+    hospital.pacs.refuse = how == "refusing"
+    hospital.pacs.status = 0xA700 if how == "busy" else 0x0000
+    hospital.pacs.queries = how != "deaf"
+    study = hospital.send(hospital.study(how))
+    verified = [("VERIFIED", 1)] * 2
+    wait_for(lambda: deliveries(hospital.service, study, "archive") == verified, 60, "the archive to be served")
+    tried = [("PENDING", 2)] * 2
+    wait_for(lambda: deliveries(hospital.service, study, "pacs") >= tried, 60, "the PACS to be tried again")
+    assert hospital.service.states(study.uid) == ["DELIVERING"]
+    hospital.pacs.refuse, hospital.pacs.status, hospital.pacs.queries = False, 0x0000, True
+    if how == "closed":
+        hospital.pacs.start()
+    hospital.service.wait_states(study.uid, ["COMPLETED"])
+    assert kinds(hospital.pacs, study) == kinds(hospital.archive, study) == sorted([SEG, SR])
+
+
+def test_a_pacs_that_loses_what_it_took(hospital: Hospital) -> None:
+    """It answers success and keeps nothing: the same objects go again until they are found there."""
+    hospital.pacs.lose = True
+    study = hospital.send(hospital.study("lost"))
+    uids = "SELECT sop_instance_uid FROM result WHERE study_uid = ?"
+    wait_for(lambda: len(hospital.service.rows(uids, study.uid)) == 2, 60, "the results")
+    results = [uid for (uid,) in hospital.service.rows(uids, study.uid)]
+    wait_for(lambda: all(hospital.pacs.received.get(uid, 0) >= 2 for uid in results), 60, "a second try")
+    assert kinds(hospital.pacs, study) == []
+    hospital.pacs.lose = False
+    hospital.service.wait_states(study.uid, ["COMPLETED"])
+    assert kinds(hospital.pacs, study) == sorted([SEG, SR])
+
+
+def test_an_mr_is_not_read_and_explain_says_why(hospital: Hospital) -> None:
+    study = hospital.study("magnet")
+    for path in study.files:
+        image = dcmread(path)
+        image.Modality, image.SOPClassUID = "MR", MRImageStorage
+        image.file_meta.MediaStorageSOPClassUID = MRImageStorage
+        image.save_as(path)
+    hospital.send(study)
+    routed = "SELECT routed_revision FROM study WHERE uid = ?"
+    wait_for(lambda: hospital.service.rows(routed, study.uid) == [(1,)], 60, "the decision")
+    assert hospital.service.states(study.uid) == []
+    told = hospital.service.ask("explain", study.uid)
+    assert told.returncode == 0
+    assert "series 2: not chosen: its modality is MR, the model reads CT" in told.stdout
+    assert "No model reads it; nothing more will happen." in told.stdout
+
+
+def test_a_refused_result_is_told_and_goes_again_when_a_person_says_so(hospital: Hospital) -> None:
+    """0xC001 is for ever: FAILED and in status. Requeued after the PACS was mended, it is COMPLETED."""
+    hospital.pacs.status = 0xC001
+    study = hospital.send(hospital.study("refused"))
+    hospital.service.wait_states(study.uid, ["FAILED"])
+    ((job, _),) = hospital.service.jobs(study.uid)
+    assert f"failed      job {job}: tiny on {study.uid}: pacs:" in hospital.service.ask("status").stdout
+    assert "0xC001" in hospital.service.ask("explain", study.uid).stdout
+    hospital.pacs.status = 0x0000
+    again = hospital.service.ask("requeue", str(job))
+    assert (again.returncode, again.stdout) == (0, f"job {job} is SCHEDULED again\n")
+    hospital.service.wait_states(study.uid, ["COMPLETED"])
+    assert kinds(hospital.pacs, study) == sorted([SEG, SR])
+    archived = [uid for uid in hospital.archive.received if (hospital.archive.folder / study.uid / f"{uid}.dcm").exists()]
+    assert {hospital.archive.received[uid] for uid in archived} == {1}, "what was proven is not sent again"
+    twice = hospital.service.ask("requeue", str(job))
+    assert twice.returncode == 1 and "no FAILED job" in twice.stderr
+
+
+def test_questions_about_the_unknown(hospital: Hospital) -> None:
+    """They are answered with an exit code and a sentence, not with a traceback."""
+    explained, requeued = hospital.service.ask("explain", "1.2.3"), hospital.service.ask("requeue", "99999")
+    assert (explained.returncode, requeued.returncode) == (1, 1)
+    assert "no instance of study 1.2.3" in explained.stderr
+    assert len(requeued.stderr.splitlines()) == 1
+
+
+def test_a_stranger_is_refused(hospital: Hospital) -> None:
+    """An AE title that is not on the list gets no association, and the log says who it was."""
+    study = hospital.study("stranger")
+    with pytest.raises(Unreachable, match="(?i)calling AE title"):
+        scan(hospital.service, study.files, "STRANGER", tries=1)
+    assert '"event":"AssociationRefused","calling_ae":"STRANGER"' in hospital.service.log.read_text()
+    assert hospital.service.rows("SELECT * FROM study WHERE uid = ?", study.uid) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["RUNNING", "DELIVERING"])
+def test_sigterm_ends_soon_and_a_restart_finishes(
+    service: Callable[..., Service], tmp_path: Path, stage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Told to stop while it reads or delivers: it is gone within 25 s, and the next start brings the job to its end."""
+    models = tiny_model(tmp_path / "models", window=3)
+    with Pacs(tmp_path / "pacs") as pacs:
+        pacs.delay_s = 1.0
+        to = [destination("pacs", pacs.port)]
+        house = service(to)
+        house.config.write_text(write_settings(tmp_path, models, to).read_text())
+        house = Service(house.config)
+        try:
+            study = small_study(tmp_path, "stop")
+            house.start()
+            assert scan(house, study.files).stored == 24
+            house.wait_states(study.uid, [stage])
+            took = house.stop()
+            with capsys.disabled():
+                print(f"\nSIGTERM while {stage}: ended after {took:.1f} s")
+            assert took < 25
+            assert house.states(study.uid) in (["SCHEDULED"], [stage])
+            house.start(wait=False)
+            house.wait_states(study.uid, ["COMPLETED"])
+            house.stop()
+        finally:
+            house.end()
+        assert kinds(pacs, study) == sorted([SEG, SR])

@@ -1,0 +1,146 @@
+"""A listener on a free port of loopback, and a sender that puts bytes on the wire as they are."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.sop_class import Verification
+
+from overread.domain.events import Event
+from overread.ledger.arrivals import Arrival
+from overread.receive.admission import Admission
+from overread.receive.listener import Door, Listener
+from overread.spool import Spool
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+@dataclass
+class House:
+    """A running listener and everything that can be seen of it."""
+
+    spool: Spool
+    listener: Listener
+    arrivals: list[Arrival] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    room: bool = True
+
+    def said(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def stored(self) -> list[str]:
+        return list(self.spool.instance_paths())
+
+
+def until(true: Callable[[], object], patience_s: float = 5.0) -> bool:
+    """Wait until something becomes true; False when it does not."""
+    deadline = time.monotonic() + patience_s
+    while not true():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[Callable[..., House]]:
+    """``house(**options)``: a listener; the options are those of Admission and Door."""
+    running: list[House] = []
+
+    def start(**options: Any) -> House:
+        spool = Spool(tmp_path / f"spool-{len(running)}")
+        made = House(spool, None)  # type: ignore[arg-type]
+        admission = Admission(
+            options.get("allow", [("*", "127.0.0.0/8")]),
+            options.get("called_ae", "OVERREAD"),
+            options.get("max_associations", 10),
+            options.get("room", lambda: made.room),
+        )
+        door = Door("OVERREAD", "127.0.0.1", 0, 16384, 5.0, 5.0, options.get("network_timeout_s", 5.0))
+        made.listener = Listener(door, admission, spool, options.get("keep", made.arrivals.append), made.events.append)
+        made.listener.start()
+        running.append(made)
+        return made
+
+    yield start
+    for each in running:
+        each.listener.stop()
+
+
+@pytest.fixture
+def call() -> Iterator[Callable[..., Association]]:
+    """``call(house, …)``: an association with it, established or rejected."""
+    called: list[Association] = []
+
+    def associate(
+        house: House,
+        contexts: list[tuple[str, str]] | None = None,
+        *,
+        calling: str = "CT1",
+        ae_title: str = "OVERREAD",
+    ) -> Association:
+        entity = AE(calling)
+        entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 10
+        entity.add_requested_context(Verification)
+        for sop_class, syntax in contexts if contexts is not None else [(CT, EXPLICIT)]:
+            entity.add_requested_context(sop_class, syntax)
+        association = entity.associate("127.0.0.1", house.listener.port, ae_title=ae_title)
+        called.append(association)
+        return association
+
+    yield associate
+    for association in called:
+        if association.is_established:
+            association.release()
+        if association.ident is not None:
+            association.join(5)
+
+
+_sending = threading.Lock()
+
+
+@pytest.fixture
+def store() -> Callable[..., int]:
+    """``store(association, data, uid)``: send a data set as it is; returns the status, -1 when none came."""
+
+    def send(association: Association, data: bytes, uid: str, sop_class: str = CT, syntax: str = EXPLICIT) -> int:
+        context = next(
+            c for c in association.accepted_contexts if (c.abstract_syntax, c.transfer_syntax[0]) == (sop_class, syntax)
+        )
+        request = C_STORE()
+        request.MessageID, request.Priority = 1, 2
+        request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = sop_class, uid
+        request.DataSet = BytesIO(data)
+        with _sending:
+            association._reactor_checkpoint.clear()
+            until(lambda: association._is_paused)
+            association.dimse.send_msg(request, context.context_id)
+            _, answer = association.dimse.get_msg(block=True)
+            association._reactor_checkpoint.set()
+        return -1 if answer is None else int(answer.Status)
+
+    return send
+
+
+@pytest.fixture(scope="session")
+def ct_bytes(tiny_ct: list[Path]) -> list[tuple[str, bytes]]:
+    """(SOP Instance UID, encoded data set) of small CT slices."""
+    import pydicom
+
+    found = []
+    for path in tiny_ct[1:]:
+        raw = path.read_bytes()
+        length = int.from_bytes(raw[140:144], "little")
+        found.append((str(pydicom.dcmread(path).SOPInstanceUID), raw[144 + length :]))
+    return found
