@@ -18,6 +18,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
 from overread.domain.card import Card, read_card
 from overread.domain.study import Instance, group
 from overread.domain.volume import Volume
@@ -29,8 +32,6 @@ from overread.simulate.phantom import LABELS, Grid, chest_phantom
 from overread.simulate.study import write_study
 from overread.spool import Spool
 from overread.spool.header import read_file
-from PIL import Image
-from scipy import ndimage
 
 HOLD_OUT_SEED = 900_000_000
 Mask = NDArray[np.bool_]

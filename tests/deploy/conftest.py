@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from overread.domain import events
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from overread.observe.health import Health
 from overread.observe.metrics import Metrics
 from overread.settings import Observe, read_settings

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+
 from overread.domain import events
 from overread.domain.backlog import Backlog
 from overread.observe.health import Health

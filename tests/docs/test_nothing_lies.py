@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from overread import cli, conformance
 from overread.domain.card import read_card
 

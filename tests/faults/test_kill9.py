@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 from house import SEG, SR, Service, Study, dataset_bytes, destination, scan, small_study, tiny_model, wait_for
+from pydicom import dcmread
+
 from overread.domain.errors import Unreachable
 from overread.simulate.pacs import Pacs
-from pydicom import dcmread
 
 pytestmark = pytest.mark.slow
 
@@ -78,8 +79,8 @@ def test_kill9_of_anything_at_any_moment(
     rng, fallen = random.Random(20261121), Counter[str]()
     models = tiny_model(tmp_path / "models", attempts=10)
     started = time.monotonic()
-    house = service([destination("pacs", pacs.port)], assemble={"quiet_s": 10.0, "quiet_by_modality_s": {}})
-    house.config.write_text(house.config.read_text().replace(_models_of(house), str(models)))
+    slow = {"quiet_s": 10.0, "quiet_by_modality_s": {}}
+    house = service([destination("pacs", pacs.port)], models=models, assemble=slow)
     scanner = Scanner(house.start())
     studies = []
     for number, victim in enumerate(VICTIMS * ROUNDS):
@@ -100,12 +101,6 @@ def test_kill9_of_anything_at_any_moment(
     _nothing_doubled(pacs, studies)
     house.stop()
     assert not list((house.data / "spool" / "incoming").iterdir())
-
-
-def _models_of(house: Service) -> str:
-    import tomllib
-
-    return str(tomllib.loads(house.config.read_text())["models"][0])
 
 
 def _nothing_lost(house: Service, scanner: Scanner, studies: list[Study]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from house import ROLES, Service, cpu_s, echo, scan, small_study, wait_for
+
 from overread.deliver.association import association
 from overread.domain.errors import Unreachable
 
@@ -92,7 +93,7 @@ def test_a_full_disk_refuses_for_the_moment(service: Make, tmp_path: Path) -> No
     wait_for(lambda: full.page("listen", "readyz")[0], 60, "an answer of /readyz")
     status, text = full.page("listen", "readyz")
     assert status == 503 and "MB free" in text
-    with pytest.raises(Unreachable, match="(?i)transient.*congestion"):
+    with pytest.raises(Unreachable, match=r"(?i)transient.*congestion"):
         scan(full, small_study(tmp_path, "full").files[:1], tries=1)
     assert not list((full.data / "spool" / "instances").rglob("*.dcm"))
 
@@ -118,7 +119,7 @@ def test_the_limit_of_associations_is_told_and_ends(listener: Service) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(association(listener.peer, "SCANNER", verification, timeout_s=10))
-        with pytest.raises(Unreachable, match="(?i)limit"):
+        with pytest.raises(Unreachable, match=r"(?i)limit"):
             with association(listener.peer, "SCANNER", verification, timeout_s=10):
                 pass
     wait_for(lambda: echo(listener.peer), 10, "an answer once there is room")

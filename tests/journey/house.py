@@ -1,4 +1,4 @@
-"""The house for the tests from wire to wire: a running service, its processes, a tiny model, a small study, patience."""
+"""The house for tests from wire to wire: a running service, its processes, a tiny model, a small study, patience."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
 import torch
+from pydicom import dcmread
+
 from overread.deliver.association import association
 from overread.domain.errors import Rejected, Unreachable
 from overread.domain.peer import Peer
 from overread.simulate.phantom import Grid, chest_phantom
 from overread.simulate.scanner import Patience, Sent, send
 from overread.simulate.study import write_study
-from pydicom import dcmread
 
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = ("listen", "watch", "work")

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from house import SEG, SR, Service, Study, destination, scan, small_study, tiny_model, wait_for, write_settings
-from overread.domain.errors import Unreachable
-from overread.simulate.pacs import Pacs
 from pydicom import dcmread
 from pydicom.uid import MRImageStorage
+
+from overread.domain.errors import Unreachable
+from overread.simulate.pacs import Pacs
 
 CALLERS = ("SCANNER", "SCANNER2", "PACS")
 
@@ -206,8 +207,8 @@ def test_a_refused_result_is_told_and_goes_again_when_a_person_says_so(hospital:
     assert (again.returncode, again.stdout) == (0, f"job {job} is SCHEDULED again\n")
     hospital.service.wait_states(study.uid, ["COMPLETED"])
     assert kinds(hospital.pacs, study) == sorted([SEG, SR])
-    archived = [uid for uid in hospital.archive.received if (hospital.archive.folder / study.uid / f"{uid}.dcm").exists()]
-    assert {hospital.archive.received[uid] for uid in archived} == {1}, "what was proven is not sent again"
+    archived = (hospital.archive.folder / study.uid).glob("*.dcm")
+    assert {hospital.archive.received[f.stem] for f in archived} == {1}, "what was proven is not sent again"
     twice = hospital.service.ask("requeue", str(job))
     assert twice.returncode == 1 and "no FAILED job" in twice.stderr
 
@@ -223,9 +224,10 @@ def test_questions_about_the_unknown(hospital: Hospital) -> None:
 def test_a_stranger_is_refused(hospital: Hospital) -> None:
     """An AE title that is not on the list gets no association, and the log says who it was."""
     study = hospital.study("stranger")
-    with pytest.raises(Unreachable, match="(?i)calling AE title"):
+    with pytest.raises(Unreachable, match=r"(?i)calling AE title"):
         scan(hospital.service, study.files, "STRANGER", tries=1)
-    assert '"event":"AssociationRefused","calling_ae":"STRANGER"' in hospital.service.log.read_text()
+    refused = '"event":"AssociationRefused","calling_ae":"STRANGER"'
+    wait_for(lambda: refused in hospital.service.log.read_text(), 10, "the line in the log")
     assert hospital.service.rows("SELECT * FROM study WHERE uid = ?", study.uid) == []
 
 
@@ -235,26 +237,29 @@ def test_sigterm_ends_soon_and_a_restart_finishes(
     service: Callable[..., Service], tmp_path: Path, stage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Told to stop while it reads or delivers: it is gone within 25 s, and the next start brings the job to its end."""
-    models = tiny_model(tmp_path / "models", window=3)
+    study, models = small_study(tmp_path, "stop"), tiny_model(tmp_path / "models", window=2)
     with Pacs(tmp_path / "pacs") as pacs:
         pacs.delay_s = 1.0
-        to = [destination("pacs", pacs.port)]
-        house = service(to)
-        house.config.write_text(write_settings(tmp_path, models, to).read_text())
-        house = Service(house.config)
-        try:
-            study = small_study(tmp_path, "stop")
-            house.start()
-            assert scan(house, study.files).stored == 24
-            house.wait_states(study.uid, [stage])
-            took = house.stop()
-            with capsys.disabled():
-                print(f"\nSIGTERM while {stage}: ended after {took:.1f} s")
-            assert took < 25
-            assert house.states(study.uid) in (["SCHEDULED"], [stage])
-            house.start(wait=False)
-            house.wait_states(study.uid, ["COMPLETED"])
-            house.stop()
-        finally:
-            house.end()
+        house = service([destination("pacs", pacs.port)], models=models).start()
+        assert scan(house, study.files).stored == 24
+        house.wait_states(study.uid, [stage])
+        took = house.stop()
+        with capsys.disabled():
+            print(f"\nSIGTERM while {stage}: ended after {took:.1f} s")
+        assert took < 25
+        assert house.states(study.uid) != ["COMPLETED"], "it was to be stopped in the middle"
+        house.start(wait=False)
+        house.wait_states(study.uid, ["COMPLETED"])
+        house.stop()
+        assert kinds(pacs, study) == sorted([SEG, SR])
+
+
+@pytest.mark.xfail(strict=True, reason="encode/gate.py looks for SegmentIdentificationSequence in each frame only")
+def test_a_reading_with_one_segment_is_delivered(service: Callable[..., Service], tmp_path: Path) -> None:
+    """With one segment, highdicom writes what all frames share once: the segment's number, too."""
+    study, models = small_study(tmp_path, "one segment"), tiny_model(tmp_path / "models", labels=1)
+    with Pacs(tmp_path / "pacs") as pacs:
+        house = service([destination("pacs", pacs.port)], models=models).start()
+        assert scan(house, study.files).stored == 24
+        house.wait_states(study.uid, ["COMPLETED"])
         assert kinds(pacs, study) == sorted([SEG, SR])

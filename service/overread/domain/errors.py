@@ -48,7 +48,11 @@ class Stumbled(OverreadError):
 
 
 class WorkerLost(Stumbled):
-    """The worker process of a model died, hung past its limit or ran out of memory."""
+    """The worker process of a model died, hung past its limit or ran out of memory: ``kind`` crash, timeout, memory."""
+
+    def __init__(self, text: str, kind: str = "crash") -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 class Unreachable(OverreadError):

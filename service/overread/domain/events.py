@@ -84,6 +84,13 @@ class ModelLoaded(Event):
 
 
 @dataclass(frozen=True)
+class ModelUnloaded(Event):
+    """The model made room for another."""
+
+    model: str
+
+
+@dataclass(frozen=True)
 class WorkerDied(Event):
     """``reason`` is crash, timeout or memory."""
 

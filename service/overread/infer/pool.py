@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overread.domain.card import Card
-from overread.domain.errors import OverreadError
-from overread.domain.events import ModelLoaded, WorkerDied
+from overread.domain.errors import OverreadError, Stumbled, WorkerLost
+from overread.domain.events import ModelLoaded, ModelUnloaded, WorkerDied
 from overread.domain.volume import Volume
 from overread.infer.worker import WorkerProcess
 from overread.ports import Herald, Progress
@@ -58,8 +58,8 @@ class WorkerPool:
             worker = self._ready(seat, card)
             try:
                 return worker.segment(volume, progress)
-            except OverreadError as error:
-                self._discard(seat, card, str(error))
+            except Stumbled as error:
+                self._discard(seat, card, error.kind if isinstance(error, WorkerLost) else "crash")
                 raise
 
     def pids(self) -> dict[str, int]:
@@ -81,7 +81,7 @@ class WorkerPool:
 
     def _ready(self, seat: _Seat, card: Card) -> WorkerProcess:
         if seat.worker is not None and not seat.worker.alive:
-            self._discard(seat, card, "it died while idle")
+            self._discard(seat, card, "crash")
         if seat.worker is None:
             self._make_room(card)
             worker = WorkerProcess(card, _device(card, self._device), self._threads)
@@ -104,6 +104,7 @@ class WorkerPool:
                 try:
                     if seat.worker is not None:
                         seat.worker.kill()
+                        self._herald(ModelUnloaded(seat.worker.card.name))
                         seat.worker = None
                 finally:
                     seat.lock.release()
@@ -112,8 +113,7 @@ class WorkerPool:
         if seat.worker is not None:
             seat.worker.kill()
             seat.worker = None
-        word = "timeout" if "did not answer" in reason else "memory" if "memory" in reason else "crash"
-        self._herald(WorkerDied(card.name, word))
+        self._herald(WorkerDied(card.name, reason))
 
 
 def _device(card: Card, configured: str) -> str:

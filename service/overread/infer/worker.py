@@ -86,7 +86,7 @@ class WorkerProcess:
                 raise self._lost() from None
             if not answered:
                 self.kill()
-                raise WorkerLost(f"the model did not answer within {patience_s:g} s; it was ended")
+                raise WorkerLost(f"the model did not answer within {patience_s:g} s; it was ended", "timeout")
             if isinstance(message, Progressed):
                 progress(message.fraction)
             elif isinstance(message, Failed):
@@ -100,7 +100,7 @@ class WorkerProcess:
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             hint = " (the system may have run out of memory)" if -code == signal.SIGKILL else ""
-            return WorkerLost(f"the model's process was ended by {name}{hint}")
+            return WorkerLost(f"the model's process was ended by {name}{hint}", "memory" if hint else "crash")
         return WorkerLost(f"the model's process ended by itself with exit code {code}")
 
 
@@ -108,7 +108,7 @@ def _error(message: Failed) -> Exception:
     if message.kind == "card":
         return CardError(message.reason)
     if message.kind == "memory":
-        return WorkerLost(f"out of memory: {message.reason}")
+        return WorkerLost(f"out of memory: {message.reason}", "memory")
     return Stumbled(f"the model failed: {message.reason}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import func, update
 from sqlmodel import Session, col, select
 
 from overread.domain.job import TRANSITIONS, Job, JobEvent, JobState
@@ -15,6 +15,7 @@ from overread.ledger.store import Ledger
 from overread.ledger.tables import DecisionRow, DeliveryRow, EventRow, JobRow, StudyRow
 
 CLOCK = "clock"
+MOST_LOSSES = 20
 BY_WORKER = frozenset({JobEvent.READ, JobEvent.STUMBLED, JobEvent.LOST, JobEvent.UNFIT, JobEvent.GAVE_UP})
 
 
@@ -167,7 +168,15 @@ def lapse(ledger: Ledger, now: float, *, worker: str = "") -> list[Move]:
     with ledger.write() as session:
         rows = session.exec(query.with_for_update(skip_locked=True)).all()
         why = "its worker was started again" if worker else "its lease ran out"
-        return [m for row in rows if (m := move_row(session, row, JobEvent.LOST, CLOCK, why, worker=""))]
+        return [m for row in rows if (m := _lose(session, row, why))]
+
+
+def _lose(session: Session, row: JobRow, why: str) -> Move | None:
+    lost = select(func.count()).where(EventRow.job_id == row.id, EventRow.event == JobEvent.LOST)
+    if session.exec(lost).one() < MOST_LOSSES:
+        return move_row(session, row, JobEvent.LOST, CLOCK, why, worker="")
+    # Whatever takes the whole worker down each time must not do so for ever.
+    return move_row(session, row, JobEvent.GAVE_UP, row.worker, f"its worker was lost {MOST_LOSSES + 1} times")
 
 
 def as_job(row: JobRow) -> Job:

@@ -28,7 +28,7 @@ def measure(volume: Volume, mask: NDArray[np.bool_], label: Label) -> Sequence[M
     if not label.diameters:
         return ()
     long_mm, short_mm = axes_mm(mask, volume.stack.spacing_mm[1:])
-    return Measurement(LONG_AXIS, long_mm, MILLIMETER), Measurement(SHORT_AXIS, short_mm, MILLIMETER)
+    return tuple(Measurement(n, round(mm, 2), MILLIMETER) for n, mm in ((LONG_AXIS, long_mm), (SHORT_AXIS, short_mm)))
 
 
 def axes_mm(mask: NDArray[np.bool_], pixel_mm: tuple[float, float]) -> tuple[float, float]:

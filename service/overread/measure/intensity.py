@@ -22,22 +22,24 @@ from overread.domain.codes import (
 from overread.domain.findings import Measurement
 from overread.domain.volume import Volume
 
+DECIMALS = 2
+
 
 def measure(volume: Volume, mask: NDArray[np.bool_], label: Label) -> Sequence[Measurement]:  # noqa: ARG001
     """Mean, standard deviation (of the population), minimum and maximum over ``mask`` (slices, rows, columns).
 
-    Attenuation in Hounsfield units for CT, otherwise signal intensity without unit. Sums are float64.
+    Attenuation in Hounsfield units for CT, otherwise signal intensity without unit. Sums are float64; numbers are
+    rounded to two decimals, since viewers print them as they stand.
     """
     values = volume.voxels[mask]
-    mean = float(values.mean(dtype=np.float64))
-    spread = float(values.std(dtype=np.float64))
+    numbers = {
+        MEAN: values.mean(dtype=np.float64),
+        STANDARD_DEVIATION: values.std(dtype=np.float64),
+        MINIMUM: values.min(),
+        MAXIMUM: values.max(),
+    }
     name, unit = _unit(volume)
-    return (
-        Measurement(name, mean, unit, MEAN),
-        Measurement(name, spread, unit, STANDARD_DEVIATION),
-        Measurement(name, float(values.min()), unit, MINIMUM),
-        Measurement(name, float(values.max()), unit, MAXIMUM),
-    )
+    return tuple(Measurement(name, round(float(v), DECIMALS), unit, how) for how, v in numbers.items())
 
 
 def _unit(volume: Volume) -> tuple[Code, Code]:

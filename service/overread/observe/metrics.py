@@ -177,6 +177,7 @@ class Metrics:
             events.StudyRouted: self._study_routed,
             events.JobMoved: self._job_moved,
             events.ModelLoaded: self._model_loaded,
+            events.ModelUnloaded: self._model_unloaded,
             events.WorkerDied: self._worker_died,
             events.StageTimed: self._stage_timed,
             events.DeliveryTried: self._delivery_tried,
@@ -213,6 +214,12 @@ class Metrics:
     def _worker_died(self, event: events.WorkerDied) -> None:
         model = self._bound("model", event.model)
         self._deaths.labels(model, self._bound("death", event.reason)).inc()
+        self._forget(model)
+
+    def _model_unloaded(self, event: events.ModelUnloaded) -> None:
+        self._forget(self._bound("model", event.model))
+
+    def _forget(self, model: str) -> None:
         for device in tuple(self._devices.get(model, ())):
             self._loaded.labels(model, device).set(0)
 

@@ -76,7 +76,7 @@ class Spool:
         self._anchor(folder)
         data = source.read_bytes()
         target = folder / source.name
-        self._write(target, (data,))
+        self._write(target, (data,), folder)
         return Stored(str(target.relative_to(self.root)), hashlib.sha256(data).hexdigest(), len(data))
 
     def quarantine(self, data: bytes | memoryview, reason: str) -> Path:
@@ -101,8 +101,9 @@ class Spool:
         for folder in folders if self._durable else ():
             _sync_folder(folder)
 
-    def _write(self, target: Path, parts: Sequence[bytes | memoryview]) -> None:
-        temporary = self.root / "incoming" / uuid.uuid4().hex
+    def _write(self, target: Path, parts: Sequence[bytes | memoryview], where: Path | None = None) -> None:
+        # Results are begun beside their place: incoming/ is cleared when the listener starts, while others may write.
+        temporary = (where or self.root / "incoming") / uuid.uuid4().hex
         try:
             with temporary.open("wb", buffering=0) as file:
                 for part in parts:

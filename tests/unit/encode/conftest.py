@@ -13,6 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
+
 from overread.domain import codes
 from overread.domain.card import CT_IMAGE_STORAGE, Accepts, Card, Label
 from overread.domain.codes import Code
@@ -21,9 +25,6 @@ from overread.domain.geometry import stack
 from overread.domain.study import Instance
 from overread.domain.volume import Volume
 from overread.ports import Read
-from pydicom import dcmread
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
 
 SHAPE = (6, 21, 19)  # no multiple of 8 pixels a frame: bits of neighbouring frames share bytes
 SPACING_MM = (2.5, 0.7, 0.9)

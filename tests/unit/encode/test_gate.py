@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
 from overread.domain.errors import Misplaced, Stumbled
 from overread.domain.findings import Findings
 from overread.domain.geometry import Stack
@@ -15,8 +18,6 @@ from overread.domain.result import Result
 from overread.encode import encoders, gate, seal
 from overread.encode.sources import read_sources
 from overread.ports import Read
-from pydicom import dcmread
-from pydicom.dataset import Dataset
 
 from .conftest import mask
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import highdicom
 import numpy as np
 import pytest
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
 from overread.domain.errors import ConfigError
 from overread.domain.result import Result
 from overread.encode import ENCODERS, encoders, identity
 from overread.ports import Read
-from pydicom import dcmread
-from pydicom.dataset import Dataset
 
 from .conftest import CARD, Change, complaints, digest, mask, tool
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial import ConvexHull
+
 from overread.domain.card import Accepts, Card, Label
 from overread.domain.codes import ATTENUATION, HOUNSFIELD, INTENSITY, NO_UNITS, Code
 from overread.domain.errors import CardError
@@ -19,7 +21,6 @@ from overread.domain.volume import Volume
 from overread.measure import MEASURERS, measurers
 from overread.measure.diameter import axes_mm
 from overread.measure.findings import crop, find
-from scipy.spatial import ConvexHull
 
 SPACING_MM = (2.5, 0.5, 0.8)
 LUNG = Label(1, "Lung", Code("39607008", "SCT", "Lung"))
@@ -83,7 +84,7 @@ def test_intensity_has_the_unit_of_its_modality(modality: str, name: Code, unit:
     numbers = {m.derivation.meaning: m for m in segment.measurements if m.derivation}
     assert {(m.name, m.unit) for m in numbers.values()} == {(name, unit)}
     assert numbers["Mean"].value == np.mean(inside)
-    assert numbers["Standard Deviation"].value == pytest.approx(np.std(inside))
+    assert numbers["Standard Deviation"].value == round(float(np.std(inside)), 2)
     assert (numbers["Minimum"].value, numbers["Maximum"].value) == (24.0, 26.0)
 
 
@@ -92,8 +93,8 @@ def test_a_mean_over_many_voxels_does_not_lose_digits() -> None:
     voxels = np.full(label_map.shape, -1000.1, np.float32)
     (segment,) = find(label_map, volume_of(voxels), card_of(LUNG)).segments
     mean, spread, low, high = values(segment, "112031")
-    assert (mean, spread) == (pytest.approx(float(np.float32(-1000.1)), rel=1e-12), pytest.approx(0, abs=1e-6))
-    assert low == high == float(np.float32(-1000.1))
+    assert (mean, spread) == (-1000.1, 0.0)
+    assert low == high == -1000.1
 
 
 def test_components_are_numbered_by_size_and_the_mask_without_gaps() -> None:

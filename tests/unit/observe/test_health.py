@@ -10,11 +10,12 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
 from overread.domain.errors import ConfigError
 from overread.observe.checks import Pulse, Questions
 from overread.observe.health import Health
 from overread.observe.metrics import Metrics
-from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 Serve = Callable[..., Health]
 

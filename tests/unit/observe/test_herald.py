@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from overread.domain.events import Event, StudyCompleted
 from overread.observe.herald import Heralds
 from overread.observe.logs import log_event

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
 from overread.domain import events
 from overread.domain.errors import Unreachable
 from overread.observe.logs import install, log_event

@@ -6,14 +6,15 @@ import threading
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
 from overread.domain import events
 from overread.domain.backlog import Backlog
 from overread.observe import state
 from overread.observe.labels import Bounded
 from overread.observe.metrics import Metrics
-from prometheus_client import generate_latest
-from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
-from prometheus_client.parser import text_string_to_metric_families
 
 MODEL = "ct_chest"
 

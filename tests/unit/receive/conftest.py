@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,9 +56,10 @@ def until(true: Callable[[], object], patience_s: float = 5.0) -> bool:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[Callable[..., House]]:
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., House]]:
     """``house(**options)``: a listener; the options are those of Admission and Door."""
     running: list[House] = []
+    monkeypatch.setattr(socketserver.BaseServer.serve_forever, "__defaults__", (0.02,))  # stopping waits for one poll
 
     def start(**options: Any) -> House:
         spool = Spool(tmp_path / f"spool-{len(running)}")
@@ -82,6 +85,7 @@ def house(tmp_path: Path) -> Iterator[Callable[..., House]]:
 def call() -> Iterator[Callable[..., Association]]:
     """``call(house, …)``: an association with it, established or rejected."""
     called: list[Association] = []
+    wires: list[socket.socket] = []
 
     def associate(
         house: House,
@@ -97,6 +101,9 @@ def call() -> Iterator[Callable[..., Association]]:
             entity.add_requested_context(sop_class, syntax)
         association = entity.associate("127.0.0.1", house.listener.port, ae_title=ae_title)
         called.append(association)
+        wire = association.dul.socket and association.dul.socket.socket
+        if wire is not None:
+            wires.append(wire)
         return association
 
     yield associate
@@ -105,6 +112,8 @@ def call() -> Iterator[Callable[..., Association]]:
             association.release()
         if association.ident is not None:
             association.join(5)
+    for wire in wires:
+        wire.close()  # pynetdicom leaves it open when the peer hung up
 
 
 _sending = threading.Lock()

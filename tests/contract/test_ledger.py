@@ -1,0 +1,617 @@
+"""The ledger keeps its word on SQLite and on PostgreSQL alike."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import create_engine, inspect, text
+from sqlmodel import SQLModel, col, select
+
+from overread.domain.errors import ConfigError, Refused, Unreachable
+from overread.domain.job import Job, JobEvent, JobState
+from overread.domain.result import DeliveryState, Result
+from overread.domain.study import Instance
+from overread.ledger import Ledger, arrivals, deliveries, jobs, open_ledger, views
+from overread.ledger.arrivals import Arrival
+from overread.ledger.jobs import Decision, Move, Plan
+from overread.ledger.store import HEAD
+from overread.ledger.tables import DecisionRow, DeliveryRow, EventRow, JobRow, StudyRow
+
+STUDY = "1.2"
+Headers = Callable[..., list[Instance]]
+KINDS = {"pacs": ("seg", "sr"), "archive": ("seg",)}
+
+
+# ------------------------------------------------------------------------------------------------------- migrations
+
+
+def test_migrations_make_the_schema_and_do_nothing_the_second_time(url: str) -> None:
+    for _ in range(2):
+        open_ledger(url).close()
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        assert connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all() == [HEAD]
+        assert set(inspect(connection).get_table_names()) == set(SQLModel.metadata.tables) | {"alembic_version"}
+    engine.dispose()
+
+
+def test_the_migrated_schema_is_the_one_the_tables_describe(url: str) -> None:
+    open_ledger(url).close()
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, SQLModel.metadata) == []
+    engine.dispose()
+
+
+def test_three_processes_may_migrate_at_once(url: str) -> None:
+    code = "import sys; from overread.ledger import open_ledger; open_ledger(sys.argv[1]).answer()"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code, url], stderr=subprocess.PIPE, text=True) for _ in range(3)
+    ]
+    said = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], said
+    open_ledger(url).close()
+
+
+def test_a_ledger_of_a_newer_version_is_left_alone(url: str) -> None:
+    open_ledger(url).close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    engine.dispose()
+    with pytest.raises(ConfigError, match="written by a newer overread"):
+        open_ledger(url)
+
+
+@pytest.mark.parametrize("url", ["postgresql+nothing://x/y", "no url", "oracle+nodriver://x"])
+def test_a_url_that_names_no_database_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="use sqlite:///PATH or postgresql"):
+        open_ledger(url)
+
+
+@pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all.sqlite", "postgresql+psycopg://x@127.0.0.1:1/y"])
+def test_a_database_that_does_not_answer_is_unreachable(url: str) -> None:
+    with pytest.raises(Unreachable, match="the ledger cannot be opened"):
+        open_ledger(url)
+
+
+def test_a_write_that_raises_leaves_nothing(ledger: Ledger) -> None:
+    with pytest.raises(ZeroDivisionError), ledger.write() as session:
+        session.add(StudyRow(uid=STUDY))
+        session.flush()
+        raise ZeroDivisionError
+    assert views.recent_studies(ledger, 9) == []
+
+
+def test_a_reader_sees_one_consistent_state(ledger: Ledger, ct_headers: Headers) -> None:
+    with ledger.read() as session:
+        assert session.exec(select(StudyRow)).all() == []
+        arrivals.record(ledger, came(ct_headers(3), 10))
+        assert session.exec(select(StudyRow)).all() == []
+
+
+# --------------------------------------------------------------------------------------------------------- arrivals
+
+
+def came(instances: Sequence[Instance], at: float, *, found: bool = False) -> list[Arrival]:
+    named = [replace(i, study_uid=STUDY, path=f"instances/{i.sop_instance_uid}-{i.digest}") for i in instances]
+    return [Arrival(i, 100, at, found) for i in named]
+
+
+def study(ledger: Ledger) -> StudyRow:
+    (row,) = views.recent_studies(ledger, 9)
+    return row
+
+
+def finish(ledger: Ledger, at: float = 100.0) -> int | None:
+    (waiting,) = arrivals.waiting(ledger)
+    return arrivals.complete(ledger, waiting, at)
+
+
+def test_new_instances_make_a_study_that_receives(ledger: Ledger, ct_headers: Headers) -> None:
+    mixed = [*ct_headers(3), *ct_headers(2, series=3, modality="PT"), *ct_headers(1, series=4, modality="")]
+    assert arrivals.record(ledger, came(mixed, 10)) == 6
+    row = study(ledger)
+    assert (row.state, row.revision, row.instances, row.conflicts, row.modalities) == ("RECEIVING", 1, 6, 0, "CT,PT")
+    (waiting,) = arrivals.waiting(ledger)
+    assert (waiting.last_at, waiting.modalities, waiting.instances) == (10, ("CT", "PT"), 6)
+
+
+def test_an_instance_comes_back_as_it_was(ledger: Ledger, ct_headers: Headers) -> None:
+    made = came(ct_headers(3), 10)
+    arrivals.record(ledger, made)
+    found = arrivals.series_instances(ledger, STUDY, made[0].instance.series_uid)
+    assert found == [a.instance for a in made]
+    assert arrivals.series_instances(ledger, STUDY, "9.9") == []
+    assert arrivals.known_paths(ledger) == {a.instance.path for a in made}
+
+
+def test_several_studies_may_come_in_one_batch(ledger: Ledger, ct_headers: Headers) -> None:
+    batch = came(ct_headers(4), 10)
+    batch[1:3] = [replace(a, instance=replace(a.instance, study_uid="9.9")) for a in batch[1:3]]
+    arrivals.record(ledger, batch)
+    assert {row.uid: row.instances for row in views.recent_studies(ledger, 9)} == {STUDY: 2, "9.9": 2}
+
+
+def test_a_duplicate_changes_nothing_but_the_time(ledger: Ledger, ct_headers: Headers) -> None:
+    arrivals.record(ledger, came(ct_headers(3), 10))
+    assert arrivals.record(ledger, came(ct_headers(3), 20)) == 0
+    row = study(ledger)
+    assert (row.instances, row.conflicts, row.revision, row.last_at) == (3, 0, 1, 20)
+    finish(ledger)
+    assert arrivals.record(ledger, came(ct_headers(3), 30)) == 0
+    assert (study(ledger).state, study(ledger).last_at) == ("COMPLETE", 20)
+
+
+def test_other_content_under_a_known_uid_is_a_conflict_and_the_newest_is_current(
+    ledger: Ledger, ct_headers: Headers
+) -> None:
+    first, *others = ct_headers(3)
+    arrivals.record(ledger, came([first, *others], 10))
+    changed = replace(first, digest="other")
+    assert arrivals.record(ledger, came([changed], 20)) == 1
+    assert (study(ledger).instances, study(ledger).conflicts) == (3, 1)
+    assert arrivals.series_instances(ledger, STUDY, first.series_uid)[0].digest == "other"
+    assert arrivals.record(ledger, came([first], 10, found=True)) == 0
+    assert arrivals.series_instances(ledger, STUDY, first.series_uid)[0].digest == "other"
+    assert study(ledger).conflicts == 1
+
+
+def test_a_clock_that_was_set_back_does_not_hide_what_comes(ledger: Ledger, ct_headers: Headers) -> None:
+    first = ct_headers(1)[0]
+    arrivals.record(ledger, came([first], 1000))
+    assert arrivals.record(ledger, came([replace(first, digest="other")], 10)) == 1
+    assert study(ledger).last_at == 1000
+
+
+def test_a_late_instance_opens_the_next_revision(ledger: Ledger, ct_headers: Headers) -> None:
+    arrivals.record(ledger, came(ct_headers(3), 10))
+    assert finish(ledger) == 1
+    assert arrivals.waiting(ledger) == []
+    arrivals.record(ledger, came(ct_headers(5), 20))
+    row = study(ledger)
+    assert (row.state, row.revision, row.instances) == ("RECEIVING", 2, 5)
+    assert finish(ledger) == 2
+
+
+def test_a_study_that_grew_since_it_was_looked_at_is_not_closed(ledger: Ledger, ct_headers: Headers) -> None:
+    arrivals.record(ledger, came(ct_headers(3), 10))
+    (waiting,) = arrivals.waiting(ledger)
+    arrivals.record(ledger, came(ct_headers(4), 11))
+    assert arrivals.complete(ledger, waiting, 50) is None
+    (waiting,) = arrivals.waiting(ledger)
+    arrivals.record(ledger, came(ct_headers(5), 5))  # by a clock that was set back
+    assert arrivals.complete(ledger, waiting, 50) is None
+    assert finish(ledger) == 1
+
+
+def test_a_value_that_the_database_does_not_take_is_refused_and_nothing_is_written(
+    ledger: Ledger, ct_headers: Headers
+) -> None:
+    poison = [replace(i, modality="\ud800") for i in ct_headers(1, series=8)]
+    with pytest.raises(Refused, match="the ledger cannot hold what came"):
+        arrivals.record(ledger, came([*ct_headers(3), *poison], 10))
+    assert views.recent_studies(ledger, 9) == []
+
+
+def test_an_instance_of_many_gigabytes_can_be_counted(ledger: Ledger, ct_headers: Headers) -> None:
+    arrivals.record(ledger, [replace(a, size_bytes=5 << 30) for a in came(ct_headers(1), 10)])
+    assert study(ledger).instances == 1
+
+
+# ------------------------------------------------------------------------------------------------------------- jobs
+
+
+def plan_of(digest: str = "input 1", model: str = "lungs", version: str = "1", priority: int = 0) -> Plan:
+    return Plan(model, version, "1.2.3", digest, priority)
+
+
+@pytest.fixture
+def routed(ledger: Ledger, ct_headers: Headers) -> Callable[..., list[Move]]:
+    """``routed(plan, …)``: the study grows by an instance, is closed, and meets the models."""
+    size = [0]
+
+    def route(*plans: Plan) -> list[Move]:
+        size[0] += 1
+        arrivals.record(ledger, came(ct_headers(size[0]), float(size[0])))
+        revision = finish(ledger)
+        assert revision is not None
+        decisions = [Decision(p.model, p.series_uid, "series 2", True, "it suits") for p in plans]
+        moves = jobs.plan(ledger, STUDY, revision, decisions, plans)
+        assert moves is not None
+        return moves
+
+    return route
+
+
+def job_rows(ledger: Ledger) -> list[tuple[str, str, str]]:
+    with ledger.read() as session:
+        rows = session.exec(select(JobRow).order_by(col(JobRow.id))).all()
+        return [(r.model, r.input_digest, r.state) for r in rows]
+
+
+def claimed(ledger: Ledger, worker: str = "w1", lease_s: float = 60) -> Job:
+    move = jobs.claim(ledger, worker, lease_s)
+    assert move is not None
+    return move.job
+
+
+def test_a_complete_study_is_unrouted_until_it_met_the_models(
+    ledger: Ledger, routed: Callable, ct_headers: Headers
+) -> None:
+    arrivals.record(ledger, came(ct_headers(2), 0.5))
+    assert arrivals.unrouted(ledger) == []
+    finish(ledger)
+    (found,) = arrivals.unrouted(ledger)
+    assert (found.uid, found.revision, len(found.series[0].instances)) == (STUDY, 1, 2)
+    jobs.plan(ledger, STUDY, 1, [], [])
+    assert arrivals.unrouted(ledger) == []
+
+
+def test_a_plan_becomes_a_job_with_its_decision_and_event(ledger: Ledger, routed: Callable) -> None:
+    assert routed(plan_of()) == []
+    told = views.story(ledger, STUDY)
+    assert told is not None
+    (job,) = told.jobs
+    assert (job.row.state, job.row.model, job.row.revision, job.row.last_at) == ("SCHEDULED", "lungs", 1, 1.0)
+    assert [(e.who, e.event, e.before, e.after) for e in job.events] == [("router", "plan", "", "SCHEDULED")]
+    assert [(d.model, d.chosen, d.reason) for d in told.decisions] == [("lungs", True, "it suits")]
+
+
+def test_a_plan_for_a_study_that_has_grown_is_void(ledger: Ledger, ct_headers: Headers) -> None:
+    arrivals.record(ledger, came(ct_headers(2), 1))
+    finish(ledger)
+    arrivals.record(ledger, came(ct_headers(3), 2))
+    assert jobs.plan(ledger, STUDY, 1, [], [plan_of()]) is None
+    finish(ledger)
+    assert jobs.plan(ledger, STUDY, 1, [], [plan_of()]) is None
+    assert jobs.plan(ledger, "9.9", 1, [], [plan_of()]) is None
+    with ledger.read() as session:
+        assert session.exec(select(JobRow)).all() == []
+        assert session.exec(select(DecisionRow)).all() == []
+
+
+def test_the_same_input_is_planned_once(ledger: Ledger, routed: Callable) -> None:
+    for _ in range(3):
+        assert routed(plan_of()) == []
+    assert job_rows(ledger) == [("lungs", "input 1", "SCHEDULED")]
+
+
+def test_newer_input_supersedes_older_jobs_of_the_same_model(ledger: Ledger, routed: Callable) -> None:
+    routed(plan_of("a"), plan_of("a", model="heart"))
+    (move,) = routed(plan_of("b"))
+    assert (move.job.input_digest, move.before, move.after) == ("a", JobState.SCHEDULED, JobState.SUPERSEDED)
+    assert job_rows(ledger) == [
+        ("lungs", "a", "SUPERSEDED"),
+        ("heart", "a", "SCHEDULED"),
+        ("lungs", "b", "SCHEDULED"),
+    ]
+
+
+def test_a_newer_version_of_a_model_supersedes_the_older_ones_jobs(ledger: Ledger, routed: Callable) -> None:
+    routed(plan_of("a", version="1"))
+    (move,) = routed(plan_of("a", version="2"))
+    assert (move.job.model_version, move.after) == ("1", JobState.SUPERSEDED)
+
+
+def test_superseding_drops_what_has_not_left_yet(ledger: Ledger, routed: Callable) -> None:
+    routed(plan_of("a"))
+    read(ledger, claimed(ledger), "seg", "sr")
+    (parcel, *_) = deliveries.due(ledger, "archive", time.time())
+    deliveries.mark(ledger, parcel, DeliveryState.VERIFIED)
+    (move,) = routed(plan_of("b"))
+    assert move.before is JobState.DELIVERING
+    assert delivery_states(ledger) == {("pacs", "seg"): "DROPPED", ("pacs", "sr"): "DROPPED", ("archive", "seg"): "VERIFIED"}
+    assert deliveries.due(ledger, "pacs", time.time()) == []
+    assert not deliveries.mark(ledger, replace(parcel, delivery_ids=(1, 2, 3)), DeliveryState.SENT)
+
+
+def test_a_claim_takes_the_most_urgent_and_then_the_oldest(ledger: Ledger, routed: Callable) -> None:
+    routed(plan_of(model="a"), plan_of(model="b", priority=5), plan_of(model="c"))
+    assert [claimed(ledger).model for _ in range(3)] == ["b", "a", "c"]
+    assert jobs.claim(ledger, "w1", 60) is None
+
+
+def test_a_claim_leaves_an_event(ledger: Ledger, routed: Callable) -> None:
+    routed(plan_of())
+    move = jobs.claim(ledger, "w1", 60)
+    assert move is not None
+    assert (move.before, move.after, move.job.attempts) == (JobState.SCHEDULED, JobState.RUNNING, 0)
+    told = views.story(ledger, STUDY)
+    assert told is not None
+    assert (told.jobs[0].events[-1].who, told.jobs[0].events[-1].why) == ("w1", "attempt 1")
+
+
+def test_many_workers_get_each_job_once(ledger: Ledger, routed: Callable) -> None:
+    routed(*(plan_of(model=f"m{k}") for k in range(24)))
+    got: list[int] = []
+    faults: list[Exception] = []
+
+    def work(name: str) -> None:
+        try:
+            idle = 0
+            while idle < 5:
+                move = jobs.claim(ledger, name, 60)
+                idle = 0 if move else idle + 1
+                got.extend([move.job.id] if move else [])
+        except Exception as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work, args=(f"w{n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert len(got) == len(set(got)) == 24
+
+
+def test_a_job_that_waits_is_not_claimed_before_its_time(ledger: Ledger, routed: Callable) -> None:
+    routed(plan_of())
+    job = claimed(ledger)
+    later = {"attempts": 1, "not_before": time.time() + 0.3}
+    assert jobs.move(ledger, job.id, JobEvent.STUMBLED, "w1", "it failed", **later)
+    assert jobs.claim(ledger, "w1", 60) is None
+    time.sleep(0.35)
+    assert claimed(ledger).attempts == 1
+
+
+def test_a_lease_that_ran_out_gives_the_job_back(ledger: Ledger, routed: Callable) -> None:
+    routed(plan_of())
+    job = claimed(ledger, "w1", lease_s=10)
+    assert jobs.lapse(ledger, time.time() + 5) == []
+    assert jobs.renew(ledger, job.id, "w1", 60, 0.5)
+    assert jobs.lapse(ledger, time.time() + 30) == []
+    (move,) = jobs.lapse(ledger, time.time() + 61)
+    assert (move.job.id, move.after) == (job.id, JobState.SCHEDULED)
+    assert not jobs.renew(ledger, job.id, "w1", 60, 0.6)
+    assert claimed(ledger, "w2").id == job.id
+    assert not jobs.renew(ledger, job.id, "w1", 60, 0.7)
+
+
+def test_a_worker_that_starts_again_gives_back_what_it_held(ledger: Ledger, routed: Callable) -> None:
+    routed(plan_of(model="a"), plan_of(model="b"))
+    mine, other = claimed(ledger, "w1"), claimed(ledger, "w2")
+    (move,) = jobs.lapse(ledger, time.time(), worker="w1")
+    assert move.job.id == mine.id
+    assert job_rows(ledger)[other.id - 1][2] == "RUNNING"
+
+
+@pytest.mark.parametrize("event", [JobEvent.STUMBLED, JobEvent.UNFIT, JobEvent.GAVE_UP, JobEvent.LOST])
+def test_a_worker_cannot_speak_of_a_job_it_no_longer_holds(
+    ledger: Ledger, routed: Callable, event: JobEvent
+) -> None:
+    routed(plan_of())
+    job = claimed(ledger, "w1")
+    jobs.lapse(ledger, time.time() + 999)
+    claimed(ledger, "w2")
+    assert jobs.move(ledger, job.id, event, "w1", "too late") is None
+    assert deliveries.put(ledger, job.id, "w1", results(job, "seg"), KINDS) is None
+    assert job_rows(ledger)[0][2] == "RUNNING"
+    assert jobs.move(ledger, job.id, event, "w2", "in time") is not None
+
+
+def test_a_move_that_the_table_does_not_know_does_not_happen(ledger: Ledger, routed: Callable) -> None:
+    routed(plan_of())
+    for event in set(JobEvent) - {JobEvent.CLAIM, JobEvent.CANCEL, JobEvent.SUPERSEDE}:
+        assert jobs.move(ledger, 1, event, "somebody") is None
+    assert jobs.move(ledger, 999, JobEvent.CANCEL, "somebody") is None
+    assert jobs.move(ledger, 1, JobEvent.CANCEL, "somebody", "not needed") is not None
+    assert jobs.move(ledger, 1, JobEvent.CANCEL, "somebody") is None
+    with ledger.read() as session:
+        assert len(session.exec(select(EventRow)).all()) == 2
+
+
+# ------------------------------------------------------------------------------------------------------- deliveries
+
+
+def results(job: Job, *kinds: str) -> list[Result]:
+    return [
+        Result(kind, "1.2.840", f"1.2.9.{job.id}.{n}", "1.2.8", STUDY, "1.2.840.10008.1.2.1", f"{kind}.dcm", "00")
+        for n, kind in enumerate(kinds)
+    ]
+
+
+def read(ledger: Ledger, job: Job, *kinds: str) -> Move | None:
+    return deliveries.put(ledger, job.id, "w1", results(job, *kinds), KINDS)
+
+
+def delivery_states(ledger: Ledger) -> dict[tuple[str, str], str]:
+    told = views.story(ledger, STUDY)
+    assert told is not None
+    kinds = {r.sop_instance_uid: r.kind for job in told.jobs for r in job.results}
+    return {(d.destination, kinds[d.sop_instance_uid]): d.state for job in told.jobs for d in job.deliveries}
+
+
+@pytest.fixture
+def delivering(ledger: Ledger, routed: Callable) -> Job:
+    """A job that was read: seg and sr for the PACS, seg for the archive."""
+    routed(plan_of())
+    job = claimed(ledger)
+    move = read(ledger, job, "seg", "sr")
+    assert move is not None
+    assert move.after is JobState.DELIVERING
+    return move.job
+
+
+def test_results_and_their_deliveries_are_put_in_one_step(ledger: Ledger, delivering: Job) -> None:
+    assert delivery_states(ledger) == dict.fromkeys([("pacs", "seg"), ("pacs", "sr"), ("archive", "seg")], "PENDING")
+    assert read(ledger, delivering, "seg", "sr") is None
+
+
+def test_what_is_due_at_one_destination_is_one_parcel_a_job(ledger: Ledger, delivering: Job) -> None:
+    (parcel,) = deliveries.due(ledger, "pacs", time.time())
+    assert (parcel.job_id, parcel.model, parcel.destination) == (delivering.id, "lungs", "pacs")
+    assert [r.kind for r in parcel.results] == ["seg", "sr"]
+    assert list(parcel.results) == results(delivering, "seg", "sr")
+    assert (parcel.sent, parcel.attempts, parcel.last_at) == (False, 0, 1.0)
+    assert deliveries.latency_s(parcel, 4.0) == 3.0
+    assert [len(p.results) for p in deliveries.due(ledger, "archive", time.time())] == [1]
+    assert deliveries.due(ledger, "nowhere", time.time()) == []
+
+
+def test_a_delivery_is_sent_proven_and_its_job_completed(ledger: Ledger, delivering: Job) -> None:
+    for destination in KINDS:
+        (parcel,) = deliveries.due(ledger, destination, time.time())
+        assert deliveries.mark(ledger, parcel, DeliveryState.SENT, tried=True)
+        assert deliveries.settle(ledger) == []
+        (parcel,) = deliveries.due(ledger, destination, time.time())
+        assert (parcel.sent, parcel.attempts) == (True, 1)
+        assert deliveries.mark(ledger, parcel, DeliveryState.VERIFIED)
+    (move,) = deliveries.settle(ledger)
+    assert (move.after, move.job.id) == (JobState.COMPLETED, delivering.id)
+    assert deliveries.settle(ledger) == []
+
+
+def test_a_delivery_that_waits_is_not_due_before_its_time(ledger: Ledger, delivering: Job) -> None:
+    (parcel,) = deliveries.due(ledger, "pacs", time.time())
+    deliveries.mark(ledger, parcel, DeliveryState.PENDING, reason="down", not_before=time.time() + 100, tried=True)
+    assert deliveries.due(ledger, "pacs", time.time()) == []
+    (parcel,) = deliveries.due(ledger, "pacs", time.time() + 101)
+    assert parcel.attempts == 1
+
+
+def test_one_delivery_that_was_given_up_fails_the_job_when_the_others_have_ended(
+    ledger: Ledger, delivering: Job
+) -> None:
+    (parcel,) = deliveries.due(ledger, "pacs", time.time())
+    deliveries.mark(ledger, parcel, DeliveryState.FAILED, reason="refused for good")
+    assert deliveries.settle(ledger) == []
+    (parcel,) = deliveries.due(ledger, "archive", time.time())
+    deliveries.mark(ledger, parcel, DeliveryState.VERIFIED)
+    (move,) = deliveries.settle(ledger)
+    assert move.after is JobState.FAILED
+    told = views.story(ledger, STUDY)
+    assert told is not None
+    assert told.jobs[0].row.reason == "pacs: refused for good"
+
+
+def test_a_job_that_made_nothing_is_completed(ledger: Ledger, routed: Callable) -> None:
+    routed(plan_of())
+    read(ledger, claimed(ledger))
+    (move,) = deliveries.settle(ledger)
+    assert move.after is JobState.COMPLETED
+
+
+def test_requeue_starts_the_failed_deliveries_anew_and_only_those(ledger: Ledger, delivering: Job) -> None:
+    (parcel,) = deliveries.due(ledger, "pacs", time.time())
+    deliveries.mark(ledger, parcel, DeliveryState.FAILED, reason="no")
+    (parcel,) = deliveries.due(ledger, "archive", time.time())
+    deliveries.mark(ledger, parcel, DeliveryState.VERIFIED)
+    deliveries.settle(ledger)
+    move = deliveries.requeue(ledger, delivering.id, "Ada")
+    assert move is not None
+    assert (move.after, move.job.attempts) == (JobState.SCHEDULED, 0)
+    states = delivery_states(ledger)
+    assert states == {("pacs", "seg"): "PENDING", ("pacs", "sr"): "PENDING", ("archive", "seg"): "VERIFIED"}
+    assert read(ledger, claimed(ledger), "seg", "sr") is not None
+    assert delivery_states(ledger) == states
+
+
+def test_requeue_of_a_job_that_has_not_failed_changes_nothing(ledger: Ledger, delivering: Job, routed: Callable) -> None:
+    """Its result was superseded; what was given up then must not leave now."""
+    (parcel,) = deliveries.due(ledger, "pacs", time.time())
+    deliveries.mark(ledger, parcel, DeliveryState.FAILED, reason="no")
+    routed(plan_of("newer"))
+    assert deliveries.requeue(ledger, delivering.id, "Ada") is None
+    assert delivery_states(ledger)["pacs", "seg"] == "FAILED"
+    assert deliveries.requeue(ledger, 999, "Ada") is None
+
+
+def test_ten_deliveries_of_one_result_are_one_delivery(ledger: Ledger, delivering: Job) -> None:
+    jobs.move(ledger, delivering.id, JobEvent.GAVE_UP, "deliver", "given up")
+    deliveries.requeue(ledger, delivering.id, "Ada")
+    read(ledger, claimed(ledger), "seg", "sr")
+    with ledger.read() as session:
+        assert len(session.exec(select(DeliveryRow)).all()) == 3
+
+
+# ------------------------------------------------------------------------------------------------------------ views
+
+
+def test_the_backlog_counts_what_waits_and_for_how_long(ledger: Ledger, routed: Callable) -> None:
+    assert views.backlog(ledger, time.time()).jobs == {}
+    routed(plan_of(model="a"), plan_of(model="b"), plan_of(model="c"))
+    read(ledger, claimed(ledger), "seg", "sr")
+    found = views.backlog(ledger, time.time() + 100)
+    assert found.studies == {"COMPLETE": 1}
+    assert found.jobs == {("a", "DELIVERING"): 1, ("b", "SCHEDULED"): 1, ("c", "SCHEDULED"): 1}
+    assert found.deliveries == {("pacs", "PENDING"): 2, ("archive", "PENDING"): 1}
+    assert 99 < found.oldest_job_s < 130
+    assert 99 < found.oldest_delivery_s < 130
+    assert [r.model for r in views.jobs_in(ledger, [JobState.SCHEDULED], 9)] in (["b", "c"], ["c", "b"])
+
+
+def test_a_study_that_nobody_knows_has_no_story(ledger: Ledger) -> None:
+    assert views.story(ledger, "9.9") is None
+
+
+def end(ledger: Ledger, *events: JobEvent) -> None:
+    job = claimed(ledger)
+    for event in events:
+        jobs.move(ledger, job.id, event, "w1", "so")
+
+
+@pytest.mark.parametrize(
+    ("events", "disposable"),
+    [
+        ([], False),
+        ([JobEvent.UNFIT], True),
+        ([JobEvent.CANCEL], True),
+        ([JobEvent.READ], False),
+        ([JobEvent.READ, JobEvent.VERIFIED], True),
+        ([JobEvent.GAVE_UP], False),
+    ],
+)
+def test_a_study_may_go_when_every_job_has_ended_well(
+    ledger: Ledger, routed: Callable, events: list[JobEvent], disposable: bool
+) -> None:
+    routed(plan_of())
+    end(ledger, *events)
+    assert views.disposable(ledger, 50.0) == ([STUDY] if disposable else [])
+    assert views.disposable(ledger, 1.0) == []
+
+
+def test_a_study_that_no_model_reads_may_go_once_that_was_decided(ledger: Ledger, ct_headers: Headers) -> None:
+    arrivals.record(ledger, came(ct_headers(2), 1))
+    assert views.disposable(ledger, 50.0) == []
+    finish(ledger)
+    assert views.disposable(ledger, 50.0) == []
+    jobs.plan(ledger, STUDY, 1, [], [])
+    assert views.disposable(ledger, 50.0) == [STUDY]
+
+
+def test_purging_forgets_the_instances_and_keeps_the_story(
+    ledger: Ledger, routed: Callable, ct_headers: Headers
+) -> None:
+    routed(plan_of())
+    end(ledger, JobEvent.UNFIT)
+    paths = views.purge(ledger, STUDY, 50.0, 60.0)
+    assert paths == {a.instance.path for a in came(ct_headers(1), 0)}
+    assert arrivals.known_paths(ledger) == set()
+    assert views.disposable(ledger, 50.0) == []
+    told = views.story(ledger, STUDY)
+    assert told is not None
+    assert (told.study.purged_at, len(told.jobs)) == (60.0, 1)
+
+
+def test_a_study_that_grew_since_it_was_looked_at_is_not_purged(
+    ledger: Ledger, routed: Callable, ct_headers: Headers
+) -> None:
+    routed(plan_of())
+    end(ledger, JobEvent.UNFIT)
+    arrivals.record(ledger, came(ct_headers(2), 70))
+    assert views.purge(ledger, STUDY, 50.0, 80.0) is None
+    finish(ledger)
+    assert views.purge(ledger, STUDY, 50.0, 80.0) is None
+    assert len(arrivals.known_paths(ledger)) == 2
+    assert views.purge(ledger, "9.9", 50.0, 80.0) is None
