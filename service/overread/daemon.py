@@ -70,7 +70,7 @@ class _Keeper:
         if code is None:
             return
         lived = time.monotonic() - self._started
-        self._wait_s = 0.2 if lived > 30 else min(LONGEST_RESTART_S, self._wait_s * 2)
+        self._wait_s = 0.2 if lived > 10 else min(LONGEST_RESTART_S, self._wait_s * 2)
         _log.warning("%s ended with exit code %s; it starts again in %.1f s", self.role, code, self._wait_s)
         self._process, self._due = None, time.monotonic() + self._wait_s
 

@@ -310,7 +310,8 @@ def test_superseding_drops_what_has_not_left_yet(ledger: Ledger, routed: Callabl
     deliveries.mark(ledger, parcel, DeliveryState.VERIFIED)
     (move,) = routed(plan_of("b"))
     assert move.before is JobState.DELIVERING
-    assert delivery_states(ledger) == {("pacs", "seg"): "DROPPED", ("pacs", "sr"): "DROPPED", ("archive", "seg"): "VERIFIED"}
+    states = {("pacs", "seg"): "DROPPED", ("pacs", "sr"): "DROPPED", ("archive", "seg"): "VERIFIED"}
+    assert delivery_states(ledger) == states
     assert deliveries.due(ledger, "pacs", time.time()) == []
     assert not deliveries.mark(ledger, replace(parcel, delivery_ids=(1, 2, 3)), DeliveryState.SENT)
 
@@ -517,7 +518,9 @@ def test_requeue_starts_the_failed_deliveries_anew_and_only_those(ledger: Ledger
     assert delivery_states(ledger) == states
 
 
-def test_requeue_of_a_job_that_has_not_failed_changes_nothing(ledger: Ledger, delivering: Job, routed: Callable) -> None:
+def test_requeue_of_a_job_that_has_not_failed_changes_nothing(
+    ledger: Ledger, delivering: Job, routed: Callable
+) -> None:
     """Its result was superseded; what was given up then must not leave now."""
     (parcel,) = deliveries.due(ledger, "pacs", time.time())
     deliveries.mark(ledger, parcel, DeliveryState.FAILED, reason="no")

@@ -34,7 +34,7 @@ def test_a_peer_killed_while_it_takes_objects_is_noticed_at_once(tmp_path: Path)
             sent = send(study.files, peer, patience=Patience(1, timeout_s=30))
             took = time.monotonic() - started
             killer.join(30)
-        assert sent.failed and sent.stored
+        assert sent.failed
         assert took < 15, f"kill {n} was noticed after {took:.1f} s"
 
 

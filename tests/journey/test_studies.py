@@ -254,7 +254,6 @@ def test_sigterm_ends_soon_and_a_restart_finishes(
         assert kinds(pacs, study) == sorted([SEG, SR])
 
 
-@pytest.mark.xfail(strict=True, reason="encode/gate.py looks for SegmentIdentificationSequence in each frame only")
 def test_a_reading_with_one_segment_is_delivered(service: Callable[..., Service], tmp_path: Path) -> None:
     """With one segment, highdicom writes what all frames share once: the segment's number, too."""
     study, models = small_study(tmp_path, "one segment"), tiny_model(tmp_path / "models", labels=1)

@@ -50,7 +50,8 @@ def _came(study: StudyRow) -> str:
     text = f"{study.instances} instances ({kinds}), first {moment(study.first_at)}, last {moment(study.last_at)}"
     if study.state == "RECEIVING":
         return f"{text}; it waits to be quiet for long enough to count as whole"
-    gone = f"; its images were removed on {moment(study.purged_at)}" if study.purged_at else ""
+    purged = study.purged_at or 0.0
+    gone = f"; its images were removed on {moment(purged)}" if purged >= study.last_at else ""
     return f"{text}; complete, revision {study.revision}{gone}"
 
 

@@ -61,6 +61,8 @@ class Outbox:
                 outcome = "rejected"
             self._tell(parcel, outcome, started)
             proven += outcome == "verified"
+            if outcome == "sent":
+                return proven
         return proven
 
     def _try(self, parcel: Parcel) -> str:
@@ -68,7 +70,13 @@ class Outbox:
             self._destination.send([(r, self._absolute(r.path)) for r in parcel.results])
             if not deliveries.mark(self._ledger, parcel, DeliveryState.SENT, tried=True):
                 return "sent"
-        if self._destination.prove(parcel.results):
+        try:
+            proven = self._destination.prove(parcel.results)
+        except Unreachable as error:
+            # It was taken, only the question failed: nothing needs to be sent again.
+            self._later(parcel, DeliveryState.SENT, str(error))
+            return "sent"
+        if proven:
             deliveries.mark(self._ledger, parcel, DeliveryState.VERIFIED)
             return "verified"
         # Taken, but not found: the same objects with the same UIDs go again, which can double nothing.

@@ -83,7 +83,7 @@ def _segmentation(segmentation: Dataset, read: Read, sources: Sources) -> None:
     for number, (frame, plane) in enumerate(_frames(segmentation), 1):
         k = _slice_of(frame, shared, indices, number)
         _same_place(frame, shared, sources.headers[k], number)
-        value = int(frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        value = int(_macro(frame, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
         if rebuilt[k][plane].any():
             raise Misplaced(f"frame {number} of the segmentation overlaps another on slice {k + 1}")
         rebuilt[k][plane] = value

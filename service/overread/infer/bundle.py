@@ -124,7 +124,11 @@ def _network(parser: ConfigParser, start: Start, device: torch.device) -> torch.
             "put the right file back, or correct weights_sha256 if the change was meant"
         )
     state = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
-    network.load_state_dict(state.get("model", state) if isinstance(state, dict) else state)
+    try:
+        network.load_state_dict(state.get("model", state) if isinstance(state, dict) else state)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:300]
+        raise CardError(f"the weights {start.weights} do not fit the bundle's network: {first}") from error
     return network.to(device).eval()
 
 

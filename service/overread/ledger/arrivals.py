@@ -106,7 +106,7 @@ def _touch_study(session: Session, study_uid: str, members: Sequence[Arrival], f
         row = StudyRow(uid=study_uid, first_at=now)
         session.add(row)
     elif row.state == "COMPLETE" and fresh:
-        row.state, row.revision, row.purged_at = "RECEIVING", row.revision + 1, None
+        row.state, row.revision = "RECEIVING", row.revision + 1
     if fresh or row.state == "RECEIVING":
         row.last_at = max(now, row.last_at)
     row.instances += fresh - conflicts

@@ -69,6 +69,8 @@ def plan(
         moves: list[Move] = []
         for p in plans:
             moves += _plan_one(session, study, p, now)
+        for model in sorted({d.model for d in decisions} - {p.model for p in plans}):
+            moves += _supersede_all(session, study, model, now)
         return moves
 
 
@@ -76,18 +78,32 @@ def _plan_one(session: Session, study: StudyRow, p: Plan, now: float) -> list[Mo
     rows = session.exec(select(JobRow).where(JobRow.study_uid == study.uid, JobRow.model == p.model)).all()
     if any((row.model_version, row.input_digest) == (p.model_version, p.input_digest) for row in rows):
         return []
-    moves = []
-    for row in rows:
-        moved = move_row(session, row, JobEvent.SUPERSEDE, "router", f"revision {study.revision} of the study")
-        if moved:
-            moves.append(moved)
-            _drop_deliveries(session, row.id or 0, now)
+    moves = _supersede(session, study, rows, now)
     row = JobRow(
         study_uid=study.uid, revision=study.revision, created_at=now, updated_at=now, last_at=study.last_at, **vars(p)
     )
     session.add(row)
     session.flush()
     session.add(EventRow(job_id=row.id or 0, at=now, who="router", event="plan", before="", after=JobState.SCHEDULED))
+    return moves
+
+
+def _supersede_all(session: Session, study: StudyRow, model: str, now: float) -> list[Move]:
+    # What a model read of a study that it would not read now is no longer an answer. A study whose images were removed
+    # meanwhile says nothing about the earlier reading.
+    if study.purged_at is not None:
+        return []
+    rows = session.exec(select(JobRow).where(JobRow.study_uid == study.uid, JobRow.model == model)).all()
+    return _supersede(session, study, rows, now)
+
+
+def _supersede(session: Session, study: StudyRow, rows: Sequence[JobRow], now: float) -> list[Move]:
+    moves = []
+    for row in rows:
+        moved = move_row(session, row, JobEvent.SUPERSEDE, "router", f"revision {study.revision} of the study")
+        if moved:
+            moves.append(moved)
+            _drop_deliveries(session, row.id or 0, now)
     return moves
 
 
@@ -172,7 +188,7 @@ def lapse(ledger: Ledger, now: float, *, worker: str = "") -> list[Move]:
 
 
 def _lose(session: Session, row: JobRow, why: str) -> Move | None:
-    lost = select(func.count()).where(EventRow.job_id == row.id, EventRow.event == JobEvent.LOST)
+    lost = select(func.count()).where(EventRow.job_id == row.id, EventRow.event == JobEvent.LOST, EventRow.who == CLOCK)
     if session.exec(lost).one() < MOST_LOSSES:
         return move_row(session, row, JobEvent.LOST, CLOCK, why, worker="")
     # Whatever takes the whole worker down each time must not do so for ever.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, func
+from sqlalchemy import delete, func, or_
 from sqlmodel import col, select
 
 from overread.domain.backlog import Backlog
@@ -99,7 +99,7 @@ def disposable(ledger: Ledger, before: float) -> list[str]:
     query = select(StudyRow.uid).where(
         StudyRow.state == "COMPLETE",
         StudyRow.last_at < before,
-        col(StudyRow.purged_at).is_(None),
+        or_(col(StudyRow.purged_at).is_(None), col(StudyRow.purged_at) < col(StudyRow.last_at)),
         StudyRow.routed_revision == StudyRow.revision,
         col(StudyRow.uid).not_in(busy),
     )

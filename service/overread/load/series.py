@@ -22,6 +22,7 @@ from overread.domain.volume import Volume
 from overread.spool import Spool
 
 LOWEST_HU = -1024.0
+DECODE_S = 600.0
 
 
 def load(spool: Spool, instances: Sequence[Instance]) -> Volume:
@@ -47,12 +48,16 @@ def _planes(paths: Sequence[Path], stacked: Stack) -> Iterator[NDArray[np.float3
     if not any(s.is_encapsulated or s == DeflatedExplicitVRLittleEndian for s in syntaxes):
         yield from map(_plane, paths)
         return
-    # Decoders of compressed pixels crash on crafted streams: they run in a process that may die.
+    # Decoders of compressed pixels crash and hang on crafted streams: they run in a process that may die.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         try:
-            yield from pool.map(_plane, paths, chunksize=8)
+            yield from pool.map(_plane, paths, chunksize=8, timeout=DECODE_S)
         except BrokenProcessPool as error:
             raise Stumbled("the decoder process died while decoding compressed pixels") from error
+        except TimeoutError as error:
+            for process in list(pool._processes.values()):
+                process.kill()
+            raise Stumbled(f"compressed pixels were not decoded within {DECODE_S:g} s") from error
 
 
 def _plane(path: Path) -> NDArray[np.float32]:
@@ -87,8 +92,10 @@ def _padding(dataset: pydicom.Dataset, pixels: NDArray[Any]) -> NDArray[np.bool_
     last = dataset.get("PixelPaddingRangeLimit", first)
     if not isinstance(first, int) or not isinstance(last, int):
         return None
-    low, high = min(first, last), max(first, last)
-    return (pixels >= low) & (pixels <= high)
+    # Some write −2000 as 63536: what counts are the bits.
+    low, high = sorted(np.array([first, last]).astype(pixels.dtype).tolist())
+    outside: NDArray[np.bool_] = (pixels >= low) & (pixels <= high)
+    return outside
 
 
 def _compact(voxels: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.int16]:

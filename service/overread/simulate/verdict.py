@@ -40,6 +40,7 @@ def read_overlay(segmentation: Path, images: Sequence[Path]) -> Overlay:
     hu = np.stack([_hu(s) for s in slices])
     segments = np.zeros(hu.shape, np.uint8)
     frames = np.atleast_3d(seg.pixel_array) if seg.NumberOfFrames > 1 else seg.pixel_array[None]
+    shared = seg.SharedFunctionalGroupsSequence[0]
     heights = np.array([_along(s) for s in slices])
     for frame, groups in zip(frames, seg.PerFrameFunctionalGroupsSequence, strict=True):
         position = np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
@@ -47,7 +48,8 @@ def read_overlay(segmentation: Path, images: Sequence[Path]) -> Overlay:
         at = int(np.abs(heights - height).argmin())
         if not np.allclose(position, np.array(slices[at].ImagePositionPatient, float), atol=0.01):
             raise ValueError("a frame of the segmentation lies on none of the images")
-        segments[at][frame > 0] = groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        number = (groups.get("SegmentIdentificationSequence") or shared.SegmentIdentificationSequence)[0]
+        segments[at][frame > 0] = number.ReferencedSegmentNumber
     names = {int(s.SegmentNumber): str(s.SegmentLabel) for s in seg.SegmentSequence}
     aspect = float(abs(heights[-1] - heights[0]) / max(1, len(heights) - 1) / float(slices[0].PixelSpacing[0]))
     return Overlay(hu, segments, names, aspect)

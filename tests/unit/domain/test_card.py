@@ -72,7 +72,7 @@ def test_the_digest_changes_with_card_and_configs(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_card_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CardError, match="has no card.toml"):
+    with pytest.raises(CardError, match=r"has no card\.toml"):
         read_card(tmp_path)
 
 
@@ -91,7 +91,7 @@ def test_a_folder_without_a_card_is_named(tmp_path: Path) -> None:
         (TOP + ACCEPTS + LABELS + "[runtime]\nattempts = true\n", "runtime.attempts must be a int, not True"),
         (TOP + ACCEPTS + LABELS + "[dice_floor]\nlung = 'high'\n", "dice_floor.lung must be a float, not 'high'"),
         (TOP + ACCEPTS.replace('["CHEST", "THORAX"]', '"CHEST"') + LABELS, "accepts.body_parts must be a list"),
-        (TOP + ACCEPTS + 'prefer = "nicest"\n' + LABELS, "accepts.prefer is 'nicest'; it can be thinnest or most slices"),
+        (TOP + ACCEPTS + 'prefer = "best"\n' + LABELS, "accepts.prefer is 'best'; it can be thinnest or most slices"),
         (TOP + ACCEPTS + LABELS.replace(', "Left"', ""), "labels[0].modifier must be a code: [value, scheme, meaning]"),
         (TOP + ACCEPTS + LABELS.replace("[1, 2, 3]", "[1, 2]"), "labels[0].color must have 3 values, not 2"),
         (TOP + ACCEPTS + LABELS + LABELS, "labels must be there, each with a value of its own between 1 and 255"),

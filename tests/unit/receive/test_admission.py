@@ -32,7 +32,7 @@ ALLOW = [("CT1", "10.1.0.0/16"), ("*", "127.0.0.0/8"), ("MR1", "fd00::/8"), ("CT
     ],
 )
 def test_each_caller_is_let_in_or_told_why_not(
-    calling: str, called: str, address: str, open_already: int, room: bool, refusal: tuple | None
+    *, calling: str, called: str, address: str, open_already: int, room: bool, refusal: tuple | None
 ) -> None:
     """Result, source and reason as PS3.8 Table 9-21 has them; a stranger learns nothing of how full we are."""
     said = Admission(ALLOW, "OVERREAD", 3, lambda: room).judge(calling, called, address, open_already)

@@ -71,7 +71,9 @@ def test_files_without_a_row_are_found(spool: Spool, ledger: Ledger, ct_bytes: S
     assert events == []
 
 
-def test_found_files_are_as_old_as_they_are(spool: Spool, ledger: Ledger, ct_bytes: Slices, events: list[Event]) -> None:
+def test_found_files_are_as_old_as_they_are(
+    spool: Spool, ledger: Ledger, ct_bytes: Slices, events: list[Event]
+) -> None:
     """A study that was found again is not taken for one that has just come."""
     arrival = keep(spool, *ct_bytes[0])
     os.utime(spool.absolute(arrival.instance.path), (1_700_000_000, 1_700_000_000))

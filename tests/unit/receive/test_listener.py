@@ -107,7 +107,7 @@ def test_every_transfer_syntax_is_kept_as_it_came(house: Callable[..., House], c
     ids=["called title", "calling title", "address", "full", "a fault in the admission itself"],
 )
 def test_who_may_not_come_in_is_rejected_with_the_reason(
-    house: Callable[..., House], call: Call, options: dict, caller: dict, answer: tuple, word: str
+    house: Callable[..., House], call: Call, *, options: dict, caller: dict, answer: tuple, word: str
 ) -> None:
     home = house(**options)
     association = call(home, **caller)
@@ -194,7 +194,7 @@ def test_another_uid_than_in_the_command_is_a_mismatch(
     ids=["rubbish", "truncated", "implicit on an explicit context"],
 )
 def test_what_cannot_be_read_is_refused_and_kept_with_the_reason(
-    house: Callable[..., House], call: Call, store: Store, ct_bytes: Slices, spoil: Any, reason: str
+    house: Callable[..., House], call: Call, store: Store, *, ct_bytes: Slices, spoil: Any, reason: str
 ) -> None:
     home = house()
     uid, data = ct_bytes[0]

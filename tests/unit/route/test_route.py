@@ -80,7 +80,7 @@ def test_a_localizer_inside_the_series_is_left_out(ct_headers: Headers) -> None:
         ({"orientation": ()}, {}, "its plane is unknown, the model reads axial"),
         ({}, {"min_slices": 21}, "it has 20 slices, the model needs 21"),
         ({}, {"max_slices": 19}, "it has 20 slices, the model takes 19 at most"),
-        ({"body_part": "HEAD"}, {"body_parts": ("CHEST", "LUNG")}, "its body part is HEAD, the model reads CHEST or LUNG"),
+        ({"body_part": "HEAD"}, {"body_parts": ("LUNG", "RIB")}, "its body part is HEAD, the model reads LUNG or RIB"),
         ({}, {"max_slice_spacing_mm": 2.0}, "its slices are 2.50 mm apart, the model takes 2 mm at most"),
         ({}, {"min_length_mm": 51.0}, "it covers 50 mm, the model needs 51 mm"),
         ({"position": (0.0, 0.0, 0.0)}, {}, "19 slices repeat a position (several phases or time points)"),

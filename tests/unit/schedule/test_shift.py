@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -103,7 +104,7 @@ def test_a_reading_that_succeeds_goes_to_delivery(
     ],
 )
 def test_what_would_end_the_same_again_is_not_tried_again(
-    ledger: Ledger, planned: Planned, shift: Callable[..., Shift], error: Exception, state: str, reason: str
+    ledger: Ledger, planned: Planned, shift: Callable[..., Shift], *, error: Exception, state: str, reason: str
 ) -> None:
     planned("a")
     read, tried = failing(error)
@@ -122,7 +123,7 @@ def test_a_stumble_is_tried_again_with_growing_patience(
     shift(read, retry_s=0.2)
     (row,) = until_state(ledger, "DELIVERING")
     assert row.attempts == 2
-    first, second = (b - a for a, b in zip(tried, tried[1:], strict=False))
+    first, second = (b - a for a, b in itertools.pairwise(tried))
     assert first >= 0.2
     assert second >= 0.4
 

@@ -35,7 +35,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     write, fsync, replace = os.write, os.fsync, Path.replace
 
     def name(descriptor: int) -> str:
-        return os.readlink(f"/proc/self/fd/{descriptor}")
+        return str(Path(f"/proc/self/fd/{descriptor}").readlink())
 
     monkeypatch.setattr(os, "write", lambda fd, data: (calls.append(("write", name(fd))), write(fd, data))[1])
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(("fsync", name(fd))), fsync(fd))[1])
