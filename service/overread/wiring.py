@@ -121,8 +121,8 @@ def tick_all(clock: Clock, watch: Watch) -> None:
     """Everything the watch role does, on the clock."""
     from overread.assemble.quiet import QuietTime, close_quiet_studies
     from overread.deliver.outbox import Outbox, Patience, settle
-    from overread.ledger import jobs
     from overread.route.router import route_complete_studies
+    from overread.schedule.claims import lapse
     from overread.schedule.retention import retire
 
     settings, books, store, herald = watch.settings, watch.books, watch.store, watch.herald
@@ -130,7 +130,7 @@ def tick_all(clock: Clock, watch: Watch) -> None:
     clock.every(1, "assemble", lambda: close_quiet_studies(books, quiet, time.time(), herald))
     clock.every(1, "route", lambda: route_complete_studies(books, watch.models, herald))
     clock.every(1, "settle", lambda: settle(books, herald))
-    clock.every(5, "lapse", lambda: jobs.lapse(books, time.time()))
+    clock.every(5, "lapse", lambda: lapse(books, time.time(), herald))
     clock.every(3600, "retain", lambda: retire(books, store, settings.retain.days * 86400, time.time()))
     for to in settings.deliver:
         patience = Patience(to.first_retry_s, to.longest_retry_s, to.give_up_after_h * 3600)

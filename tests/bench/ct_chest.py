@@ -3,8 +3,10 @@
     python tests/bench/ct_chest.py --phantoms 12 --study FOLDER_OF_DICOM --picture overlay.png
 
 The reference on real CT is no truth: lungs are what is darker than -400 HU inside the body, larger than 200 ml, with
-vessels closed, split at the midline of the trachea-free whole; bone is what is brighter than 200 HU in the component
-that holds the spine. It calls contrast-filled hearts bone. Phantom figures are against exact truth.
+vessels closed, split near the middle where they are narrowest; bone is what
+is brighter than 150 HU inside the body after a blur of 1.1 mm (lung kernels are noisy). That rule calls contrast-filled
+hearts and vessels bone, so bone is compared a second time outside the lungs' convex hull.
+Phantom figures are against exact truth.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
+from skimage.morphology import convex_hull_image
 
 from overread.domain.card import Card, read_card
 from overread.domain.study import Instance, group
@@ -34,6 +37,7 @@ from overread.spool import Spool
 from overread.spool.header import read_file
 
 HOLD_OUT_SEED = 900_000_000
+BLUR_MM = 1.1
 Mask = NDArray[np.bool_]
 
 
@@ -93,6 +97,8 @@ def _real(pool: WorkerPool, card: Card, study: Path, picture: Path | None) -> di
     said = {"lungs": f"{_dice(both, lungs):.3f}"}
     for value, name in ((1, "left lung"), (2, "right lung"), (3, "bone")):
         said[name] = f"{_dice(mask == value, reference[name]):.3f}"
+    outside = ~np.stack([convex_hull_image(plane) if plane.any() else plane for plane in lungs])
+    said["bone outside the hull"] = f"{_dice((mask == 3) & outside, reference['bone'] & outside):.3f}"
     if picture is not None:
         _picture(volume, mask, picture)
     return said
@@ -110,7 +116,9 @@ def rules(volume: Volume) -> dict[str, Mask]:
     lungs = ndimage.binary_dilation(seeds, iterations=1) & air
     lungs = ndimage.binary_closing(np.pad(lungs, 6), iterations=4)[6:-6, 6:-6, 6:-6] & body
     left = _left_of_midline(lungs, volume)
-    return {"left lung": lungs & left, "right lung": lungs & ~left, "bone": _largest(hu > 200)}
+    blur = [BLUR_MM / step for step in volume.stack.spacing_mm]
+    bone = (ndimage.gaussian_filter(hu.astype(np.float32), blur) > 150) & body
+    return {"left lung": lungs & left, "right lung": lungs & ~left, "bone": bone}
 
 
 def _left_of_midline(lungs: Mask, volume: Volume) -> Mask:

@@ -18,7 +18,7 @@ def test_the_model_can_be_trained_anew(tmp_path):
     shutil.copytree(MODEL, bundle, ignore=shutil.ignore_patterns("*.pt", "__pycache__"))
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "configs/train.json"]
     small = ["--steps", "2", "--patch", "[48, 32, 32]", "--workers", "0"]
-    done = subprocess.run([*command, *small], cwd=bundle, capture_output=True, text=True, timeout=240)
+    done = subprocess.run([*command, *small], cwd=bundle, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
     import torch

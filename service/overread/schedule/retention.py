@@ -9,7 +9,8 @@ from overread.spool import Spool
 def retire(ledger: Ledger, spool: Spool, keep_s: float, now: float) -> int:
     """Remove images and results of finished studies older than ``keep_s`` seconds; returns how many studies.
 
-    The ledger keeps the study, its jobs and their events. A FAILED job keeps its study until a person has decided.
+    What lies in quarantine for as long goes too. The ledger keeps the study, its jobs and their events. A FAILED job
+    keeps its study until a person has decided.
     """
     before, retired = now - keep_s, 0
     for study_uid in views.disposable(ledger, before):
@@ -19,4 +20,5 @@ def retire(ledger: Ledger, spool: Spool, keep_s: float, now: float) -> int:
             continue
         spool.remove_study(study_uid, [job.row.id or 0 for job in told.jobs], paths, before)
         retired += 1
+    spool.clear_quarantine(before)
     return retired

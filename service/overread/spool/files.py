@@ -79,6 +79,12 @@ class Spool:
         self._write(target, (data,), folder)
         return Stored(str(target.relative_to(self.root)), hashlib.sha256(data).hexdigest(), len(data))
 
+    def clear_quarantine(self, before: float) -> None:
+        """Remove what came into quarantine before a moment (seconds since the epoch)."""
+        for path in (self.root / "quarantine").iterdir():
+            if path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
+
     def quarantine(self, data: bytes | memoryview, reason: str) -> Path:
         """Keep bytes that cannot be read, with the reason beside them."""
         name = uuid.uuid4().hex

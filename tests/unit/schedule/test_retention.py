@@ -69,3 +69,13 @@ def test_what_came_meanwhile_stays(ledger: Ledger, planned: Callable[..., None],
     stored = spool.keep(STUDY, "1.2.4", b"", b"late")
     assert retire(ledger, spool, keep_s=100, now=9999) == 1
     assert list(spool.instance_paths()) == [stored.path]
+
+
+def test_quarantine_is_emptied_with_time(tmp_path):
+    """What could not be read may hold a patient's data; it is not kept longer than the images that could."""
+    spool = Spool(tmp_path)
+    old, new = spool.quarantine(b"old", "unreadable"), spool.quarantine(b"new", "unreadable")
+    for path in (old, old.with_suffix(".txt")):
+        os.utime(path, (1.0, 1.0))
+    spool.clear_quarantine(before=1000.0)
+    assert {p.name for p in (tmp_path / "quarantine").iterdir()} == {new.name, new.with_suffix(".txt").name}
