@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 from overread.domain.errors import Rejected, Unreachable
 from overread.domain.result import Result
+from overread.spool.durable import sync_folder
 
 _UID = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 _CHUNK_BYTES = 1 << 20
@@ -38,7 +39,7 @@ class FolderDestination:
                 target.parent.mkdir(exist_ok=True)
                 self._write(result, source, target)
                 for folder in (target.parent, self.folder):
-                    _sync_folder(folder)
+                    sync_folder(folder)
 
     def prove(self, results: Sequence[Result]) -> bool:
         """Whether every file is there with the digest of its result. Raises Unreachable."""
@@ -105,11 +106,3 @@ def _copy(source: Path, out: BinaryIO) -> str:
     except FileNotFoundError:
         raise Rejected("the file of a result is gone from the spool; run the job again") from None
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -21,7 +21,7 @@ from pynetdicom.sop_class import (
 )
 
 from overread.simulate.catalogue import INDEXED, Catalogue
-from overread.simulate.durable import write_durable
+from overread.spool.durable import write_durable
 
 _UID = re.compile(r"[0-9.]{1,64}")
 _STORED = (0x0000, 0x0111)

@@ -24,6 +24,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import UID
 
+from overread.spool.durable import sync_folder, write_all
+
 IMPLEMENTATION_CLASS_UID = UID("2.25.260317914783402561928736451928374650193")
 IMPLEMENTATION_VERSION = "OVERREAD_0_1"
 MOST_ANCHORED = 10_000
@@ -105,7 +107,7 @@ class Spool:
 
     def _sync_folders(self, *folders: Path) -> None:
         for folder in folders if self._durable else ():
-            _sync_folder(folder)
+            sync_folder(folder)
 
     def _write(self, target: Path, parts: Sequence[bytes | memoryview], where: Path | None = None) -> None:
         # Results are begun beside their place: incoming/ is cleared when the listener starts, while others may write.
@@ -113,7 +115,7 @@ class Spool:
         try:
             with temporary.open("wb", buffering=0) as file:
                 for part in parts:
-                    _write_all(file.fileno(), part)
+                    write_all(file.fileno(), part)
                 if self._durable:
                     os.fsync(file.fileno())
             temporary.replace(target)
@@ -180,17 +182,3 @@ def dataset_digest(path: Path) -> str:
 
 def _name(uid: str) -> str:
     return hashlib.sha256(uid.encode()).hexdigest()[:32]
-
-
-def _write_all(descriptor: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view.nbytes:
-        view = view[os.write(descriptor, view) :]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
