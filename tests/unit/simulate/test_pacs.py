@@ -122,10 +122,25 @@ def test_one_that_refuses_associations_is_tried_again_and_given_up(study: list[P
     pacs.refuse = True
     with pytest.raises(Unreachable, match="Local limit exceeded"):
         send(study[:2], peer, patience=QUICK)
-    timer = threading.Timer(0.3, lambda: setattr(pacs, "refuse", False))
-    timer.start()
-    sent = send(study[:2], peer, patience=Patience(6, 0.1, 5.0))
-    timer.join()
+
+
+def test_one_that_refuses_once_gets_everything_at_the_second_try(study: list[Path], tmp_path: Path) -> None:
+    class Shy(Pacs):
+        """Refuses as long as it has been asked only once."""
+
+        asked = 0
+
+        @property
+        def refuse(self) -> bool:
+            self.asked += 1
+            return self.asked == 1
+
+        @refuse.setter
+        def refuse(self, _value: bool) -> None:
+            self.asked = 0
+
+    with Shy(tmp_path / "shy") as shy:
+        sent = send(study[:2], Peer(shy.ae_title, shy.host, shy.port), patience=QUICK)
     assert (sent.stored, sent.failed) == (2, ())
     assert sent.retried > 0
 
