@@ -190,14 +190,26 @@ def test_one_that_is_slow_answers_late(study: list[Path], pacs: Pacs, peer: Peer
     assert time.monotonic() - started > 0.6
 
 
-def test_one_that_answers_too_late_is_sent_the_same_again(study: list[Path], pacs: Pacs, peer: Peer) -> None:
-    pacs.delay_s = 1.5
-    timer = threading.Timer(0.5, lambda: setattr(pacs, "delay_s", 0.0))
-    timer.start()
-    sent = send(study[:1], peer, patience=Patience(3, 0.1, 1.0))
-    timer.join()
-    assert (sent.stored, sent.retried) == (1, 1)
-    assert len(pacs.files()) == 1
+def test_one_that_answers_too_late_is_sent_the_same_again(study: list[Path], tmp_path: Path) -> None:
+    class Drowsy(Pacs):
+        """Answers late the first time only."""
+
+        asked = 0
+
+        @property
+        def delay_s(self) -> float:
+            self.asked += 1
+            return 2.5 if self.asked == 1 else 0.0
+
+        @delay_s.setter
+        def delay_s(self, _value: float) -> None:
+            self.asked = 0
+
+    with Drowsy(tmp_path / "drowsy") as drowsy:
+        peer = Peer(drowsy.ae_title, drowsy.host, drowsy.port)
+        sent = send(study[:1], peer, patience=Patience(3, 0.1, 1.5))
+        assert (sent.stored, sent.retried) == (1, 1)
+        assert len(drowsy.files()) == 1
 
 
 def test_one_that_does_not_answer_queries_fails_them(pacs: Pacs, peer: Peer) -> None:
