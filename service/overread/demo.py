@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path
 from overread import wiring
 from overread.console.words import explain
 from overread.domain.card import Card
-from overread.domain.errors import ConfigError
+from overread.domain.errors import ConfigError, Refused
 from overread.domain.job import ENDED, JobState
 from overread.domain.peer import Peer
 from overread.domain.result import DeliveryState
@@ -91,10 +92,21 @@ def _show(settings: Settings, folder: Path, study: Path | None, seed: int) -> in
     _end_bar()
     _say("received", f"{sent.stored} images acknowledged in {sent.seconds:.1f} s, {len(sent.failed)} not")
     books = wiring.ledger(settings)
-    uids = sorted({read_file(path).study_uid for path in files})
+    uids = _study_uids(files, {failed.path for failed in sent.failed})
+    if not uids:
+        raise ConfigError("none of the images was taken; service.log in the demo's folder says why")
     stories = [_Follower(books, uid).follow() for uid in uids]
     books.close()
     return max(_summary(settings, folder, files, story, study is None) for story in stories)
+
+
+def _study_uids(files: Sequence[Path], refused: set[Path]) -> list[str]:
+    uids = set()
+    for path in files:
+        if path not in refused:
+            with contextlib.suppress(Refused):
+                uids.add(read_file(path).study_uid)
+    return sorted(uids)
 
 
 @dataclass

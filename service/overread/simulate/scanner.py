@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydicom import Dataset, dcmread
 from pydicom.filereader import read_file_meta_info
 from pynetdicom import _config
 
@@ -127,6 +128,21 @@ def _image(path: Path) -> _Image:
     return _Image(path, str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
 
 
+def _object(image: _Image) -> Path | Dataset:
+    """What to send: the file as it lies, unless its meta information names another instance than its data set does, as
+    some anonymisers leave it. Then the data set speaks, read and written anew."""
+    try:
+        header = dcmread(image.path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
+        if header.get("SOPInstanceUID") in (None, "", header.file_meta.MediaStorageSOPInstanceUID):
+            return image.path
+        dataset = dcmread(image.path)
+    except Exception:
+        # The edge to files of all kinds: one that cannot be read is sent as it lies, for the receiver to judge.
+        return image.path
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    return dataset
+
+
 def _counter(progress: Progress | None, done: _Round, total: int) -> Callable[[_Round], None]:
     before = done.stored + len(done.failed)
 
@@ -181,7 +197,7 @@ def _store(line: Any, image: _Image, message_id: int, this: _Round) -> None:
         this.failed.append(Failed(image.path, None, "presentation context not accepted"))
         return
     try:
-        status = line.send_c_store(image.path, msg_id=message_id).get("Status")
+        status = line.send_c_store(_object(image), msg_id=message_id).get("Status")
     except RuntimeError:
         status = None
     if status is None:
