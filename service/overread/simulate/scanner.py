@@ -98,8 +98,9 @@ def send(
     """
     started = time.monotonic()
     patience = patience or Patience()
-    images = [_image(p) for p in _files(paths)]
-    left, done, retried = images, _Round(), 0
+    done, retried = _Round(), 0
+    images = [image for p in _files(paths) if (image := _image(p, done))]
+    left = images
     for attempt in range(patience.tries):
         if attempt:
             time.sleep(patience.first_wait_s * 2.0 ** (attempt - 1))
@@ -123,9 +124,13 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
             yield path
 
 
-def _image(path: Path) -> _Image:
+def _image(path: Path, done: _Round) -> _Image | None:
     meta = read_file_meta_info(path)
-    return _Image(path, str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
+    try:
+        return _Image(path, str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID))
+    except AttributeError:
+        done.failed.append(Failed(path, None, "its file meta information lacks the SOP Class or the transfer syntax"))
+        return None
 
 
 def _object(image: _Image) -> Path | Dataset:
@@ -200,6 +205,9 @@ def _store(line: Any, image: _Image, message_id: int, this: _Round) -> None:
         status = line.send_c_store(_object(image), msg_id=message_id).get("Status")
     except RuntimeError:
         status = None
+    except (AttributeError, ValueError) as error:
+        this.failed.append(Failed(image.path, None, f"it cannot be sent ({type(error).__name__})"))
+        return
     if status is None:
         this.again.append((image, Failed(image.path, None, "no answer")))
     elif status == 0x0000 or status >> 12 == 0xB:
