@@ -1,4 +1,5 @@
-"""Masks become numbers: one file and one line of ``MEASURERS`` for each kind of measurement.
+"""Masks become numbers: one file and one line of ``# OHIF shows the first five numbers of a group: size comes before density.
+MEASURERS`` for each kind of measurement.
 
 Entry: ``overread.measure.findings.find``.
 """
@@ -11,10 +12,11 @@ from typing import cast
 
 from overread.ports import Measurer
 
+# In the order of a report: viewers such as OHIF show only the first five numbers, and size comes before density.
 MEASURERS: dict[str, str] = {
     "volume": "overread.measure.volume:measure",
-    "intensity": "overread.measure.intensity:measure",
     "diameter": "overread.measure.diameter:measure",
+    "intensity": "overread.measure.intensity:measure",
 }
 GROUP = "overread.measurements"
 
