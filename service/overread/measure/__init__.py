@@ -1,5 +1,4 @@
-"""Masks become numbers: one file and one line of ``# OHIF shows the first five numbers of a group: size comes before density.
-MEASURERS`` for each kind of measurement.
+"""Masks become numbers: one file and one line of ``MEASURERS`` for each kind of measurement.
 
 Entry: ``overread.measure.findings.find``.
 """
