@@ -64,6 +64,7 @@ log = "text"
 def run(folder: Path, study: Path | None, seed: int) -> int:
     """Show one study's way; 0 only when the results reached the PACS and the Dice is above the model's floor."""
     began = time.monotonic()
+    files = dicom_files(study) if study else []
     _fresh(folder)
     with Pacs(folder / "pacs") as pacs:
         config = _write_config(folder, pacs.port)
@@ -72,7 +73,7 @@ def run(folder: Path, study: Path | None, seed: int) -> int:
         try:
             _wait_until_listening(settings, service)
             _say("ready", f"overread listens on port {settings.receive.port}, the PACS on {pacs.port}")
-            code = _show(settings, folder, study, seed)
+            code = _show(settings, folder, files, seed)
         finally:
             service.terminate()
             service.wait(30)
@@ -80,13 +81,13 @@ def run(folder: Path, study: Path | None, seed: int) -> int:
     return code
 
 
-def _show(settings: Settings, folder: Path, study: Path | None, seed: int) -> int:
-    if study is None:
+def _show(settings: Settings, folder: Path, files: Sequence[Path], seed: int) -> int:
+    phantom = not files
+    if phantom:
         files = write_phantom(folder / "study", seed, uid_salt=str(time.time_ns()))
         _say("phantom", f"a chest CT was generated: {len(files)} images, seed {seed}")
     else:
-        files = dicom_files(study)
-        _say("study", f"{len(files)} DICOM files in {study}")
+        _say("study", f"{len(files)} DICOM files")
     peer = Peer(settings.receive.ae_title, settings.receive.host, settings.receive.port)
     sent = send(files, peer, calling_ae="SCANNER", progress=lambda done, total: _bar("sent", done / total))
     _end_bar()
@@ -97,7 +98,7 @@ def _show(settings: Settings, folder: Path, study: Path | None, seed: int) -> in
         raise ConfigError("none of the images was taken; service.log in the demo's folder says why")
     stories = [_Follower(books, uid).follow() for uid in uids]
     books.close()
-    return max(_summary(settings, folder, files, story, study is None) for story in stories)
+    return max(_summary(settings, folder, files, story, phantom) for story in stories)
 
 
 def _study_uids(files: Sequence[Path], refused: set[Path]) -> list[str]:

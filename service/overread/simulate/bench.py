@@ -37,7 +37,9 @@ def peer_of(text: str) -> Peer:
 
 
 def dicom_files(folder: Path) -> list[Path]:
-    """Files below ``folder`` that have DICOM's preamble; raises ConfigError when there are none."""
+    """Files below ``folder`` that have DICOM's preamble; raises ConfigError when there are none or no such folder."""
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}")
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and _is_dicom(path)]
     if not files:
         raise ConfigError(f"{folder} has no DICOM files (Part 10, with a preamble)")
