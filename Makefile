@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check peers conformance clean
+.PHONY: demo test check peers conformance bench-ingest clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/overread demo $(if $(STUDY),--study "$(STUDY)")
@@ -23,6 +23,10 @@ peers:
 
 conformance: $(VENV)/.dev
 	$(BIN)/python -m overread.conformance > deploy/CONFORMANCE.md
+
+# Receiving, beside Orthanc and DCMTK: make bench-ingest ARGS="--rounds 5 --json figures.json"; see tests/bench/README.md.
+bench-ingest: $(VENV)/.dev peers
+	$(BIN)/python tests/bench/ingest.py $(ARGS)
 
 $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .

@@ -1,16 +1,25 @@
-"""``overread check``: would it run, and if not, what to mend?"""
+"""``overread check``: would it run, and if not, what to mend? With ``--spool``: is every image there, and whole?"""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from overread import wiring
 from overread.domain.card import Card, read_card
-from overread.domain.errors import OverreadError
+from overread.domain.errors import OverreadError, Refused
 from overread.settings import Settings
+
+if TYPE_CHECKING:
+    from overread.ledger import Ledger
+    from overread.spool import Spool
+
+MOST_TOLD = 20
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,8 @@ def check(settings: Settings) -> Iterator[Line]:
     yield _ledger(settings)
     yield from _models(settings)
     yield _callers(settings)
+    yield from _durability(settings)
+    yield _retention(settings)
     if not settings.deliver:
         yield Line("deliver", "no destination is configured: results stay in the spool; add a [[deliver]] table")
     for to in settings.deliver:
@@ -35,6 +46,23 @@ def check(settings: Settings) -> Iterator[Line]:
             yield Line(f"deliver {to.name}", wiring.destination(settings, to).check())
         except OverreadError as error:
             yield Line(f"deliver {to.name}", str(error), wrong=True)
+
+
+def check_spool(settings: Settings) -> Iterator[Line]:
+    """Compare spool and ledger, and read every file; changes neither."""
+    try:
+        store, books = wiring.spool(settings), wiring.ledger(settings)
+    except OverreadError as error:
+        yield Line("spool", str(error), wrong=True)
+        return
+    try:
+        yield from _compared(store, books)
+        yield from _read(store, books)
+    finally:
+        books.close()
+    yield _incoming(settings, store)
+    count, size = wiring.quarantine(settings).count_and_bytes()
+    yield Line("quarantine", f"{count} kept, {size // wiring.MB} MB; overread quarantine list names them")
 
 
 def check_model(card: Card) -> Line:
@@ -94,3 +122,104 @@ def _callers(settings: Settings) -> Line:
     r = settings.receive
     callers = ", ".join(f"{a.ae_title} from {a.network}" for a in r.allow) or "nobody"
     return Line("receive", f"{r.ae_title} on {r.host} port {r.port} takes studies from: {callers}", wrong=not r.allow)
+
+
+def _durability(settings: Settings) -> Iterator[Line]:
+    if settings.receive.durability != "full":
+        said = 'is "none": what was acknowledged can be lost with the power; set it to "full" where patients are'
+        yield Line("receive.durability", said, wrong=True)
+
+
+def _retention(settings: Settings) -> Line:
+    keep, least = settings.retain, settings.receive.min_free_mb
+    if keep.min_free_mb < least:
+        said = f"retain.min_free_mb ({keep.min_free_mb}) is less than receive.min_free_mb ({least}): images are refused"
+        return Line("retain", f"{said} before retention makes room; make it larger", wrong=True)
+    limit = f"until they take {keep.max_gb:g} GB or " if keep.max_gb else "until "
+    return Line("retain", f"finished studies stay {keep.days:g} days, {limit}less than {keep.min_free_mb} MB are free")
+
+
+class _Few:
+    """Tells the first of many, and how many more there are."""
+
+    def __init__(self, what: str, *, wrong: bool) -> None:
+        self._what, self._wrong = what, wrong
+        self.seen = 0
+
+    def tell(self, said: str) -> Iterator[Line]:
+        self.seen += 1
+        if self.seen <= MOST_TOLD:
+            yield Line(self._what, said, self._wrong)
+
+    def rest(self) -> Iterator[Line]:
+        if self.seen > MOST_TOLD:
+            yield Line(self._what, f"and {self.seen - MOST_TOLD} more", self._wrong)
+
+
+def _compared(store: Spool, books: Ledger) -> Iterator[Line]:
+    from overread.ledger import views
+    from overread.receive.survey import compare
+
+    unindexed, lost = _Few("not in the ledger", wrong=False), _Few("LOST", wrong=True)
+    for (kind, _), found in groupby(compare(store, books), lambda pair: (pair[0], pair[1].rpartition("/")[0])):
+        if kind == "unindexed":
+            for _, path in found:
+                yield from unindexed.tell(f"{path}; a running listener, or the next start, takes it in")
+            continue
+        paths = [path for _, path in found]
+        study = views.study_at(books, paths[0]) if lost.seen < MOST_TOLD else ""
+        yield from lost.tell(f"{len(paths)} files of study {study}, such as {paths[0]}; send the study again")
+    yield from unindexed.rest()
+    yield from lost.rest()
+    if not unindexed.seen and not lost.seen:
+        yield Line("spool", "it agrees with the ledger")
+
+
+def _read(store: Spool, books: Ledger) -> Iterator[Line]:
+    from overread.ledger import views
+
+    damaged, count = _Few("damaged", wrong=True), 0
+    for path in store.instance_paths():
+        count += 1
+        fault = _fault(store.absolute(path))
+        if fault is not None:
+            study = views.study_at(books, path) or "unknown to the ledger"
+            yield from damaged.tell(f"{path} {fault}; send its study again ({study}): what is damaged makes way")
+    yield from damaged.rest()
+    yield Line("spool", f"{count} files read, {count - damaged.seen} are whole")
+
+
+def _fault(file: Path) -> str | None:
+    """What is wrong with a stored instance."""
+    from overread.spool.files import dataset_digest
+    from overread.spool.header import read_file
+
+    try:
+        if dataset_digest(file)[:16] != file.stem.rpartition("-")[2]:
+            return "does not hold what came"
+        read_file(file)
+    except (Refused, OSError) as error:
+        if file.exists():
+            return f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"
+        # Otherwise retention has removed it meanwhile.
+    return None
+
+
+def _incoming(settings: Settings, store: Spool) -> Line:
+    count = sum(1 for _ in (store.root / "incoming").iterdir())
+    if not count or _listening(settings):
+        return Line("incoming", f"{count} files are on their way")
+    said = f"{count} half-written files, never acknowledged, and no listener runs: start it, it clears them away"
+    return Line("incoming", said, wrong=True)
+
+
+def _listening(settings: Settings) -> bool:
+    """Whether a listener holds its lock on the data folder."""
+    try:
+        with (settings.data_path / "listen.lock").open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

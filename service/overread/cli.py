@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -13,6 +14,8 @@ from overread.domain.errors import OverreadError
 from overread.settings import Settings, read_settings
 
 if TYPE_CHECKING:
+    from overread.spool.quarantine import Entry, Quarantine
+
     Commands: TypeAlias = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DEFAULT_CONFIGS = (Path("overread.toml"), Path("/etc/overread/overread.toml"))
@@ -50,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_service(commands)
     _add_questions(commands)
+    _add_quarantine(commands)
     _add_simulate(commands)
     return parser
 
@@ -67,7 +71,14 @@ def _add_service(commands: Commands) -> None:
     run = _command(commands, "run", _run, "start the service and keep it running until it is told to stop")
     run.add_argument("--role", choices=("listen", "watch", "work"), help="run one role only, in this process")
     run.add_argument("--keeper", type=int, help=argparse.SUPPRESS)
-    _command(commands, "check", _check, "check settings, disk, ledger, models and each destination; say what to mend")
+    check = _command(
+        commands, "check", _check, "check settings, disk, ledger, models and each destination; say what to mend"
+    )
+    check.add_argument(
+        "--spool",
+        action="store_true",
+        help="also read every file of the spool, and compare spool and ledger; changes nothing, and takes its time",
+    )
     models = _command(commands, "models", _models, "list the installed models, or check them")
     models.add_argument("what", choices=("list", "check"), nargs="?", default="list")
     demo = _command(commands, "demo", _demo, "show the service at work on a generated chest CT, or your study")
@@ -82,6 +93,20 @@ def _add_questions(commands: Commands) -> None:
     explain.add_argument("study", help="Study Instance UID")
     requeue = _command(commands, "requeue", _requeue, "send a FAILED job back to be tried again")
     requeue.add_argument("job", type=int, help="job number, as status and explain show it")
+
+
+def _add_quarantine(commands: Commands) -> None:
+    quarantine = _command(commands, "quarantine", _quarantine_list, "see what could not be taken, and decide about it")
+    parts = quarantine.add_subparsers(title="parts", required=True, metavar="PART")
+    _command(parts, "list", _quarantine_list, "list what is in quarantine, one line each")
+    show = _command(parts, "show", _quarantine_show, "tell all about one of them, without the patient's data")
+    show.add_argument("id", help="as overread quarantine list shows it")
+    release = _command(parts, "release", _quarantine_release, "judge them again, and take in those that pass now")
+    drop = _command(parts, "drop", _quarantine_drop, "remove them for good")
+    for part in (release, drop):
+        which = part.add_mutually_exclusive_group(required=True)
+        which.add_argument("ids", nargs="*", default=[], metavar="ID", help="as overread quarantine list shows it")
+        which.add_argument("--all", action="store_true", help="all that is in quarantine")
 
 
 def _add_simulate(commands: Commands) -> None:
@@ -116,13 +141,13 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from overread.checkup import check
+    from overread.checkup import check, check_spool
 
     print(f"settings  {options.config or 'defaults (no settings file was found)'}")
-    wrong = 0
-    for line in check(_settings(options)):
+    wrong, settings = 0, _settings(options)
+    for line in chain(check(settings), check_spool(settings) if options.spool else ()):
         wrong += line.wrong
-        print(f"{'WRONG' if line.wrong else 'ok':<8}  {line.what}: {line.said}")
+        print(f"{'WRONG' if line.wrong else 'ok':<8}  {line.what}: {line.said}", flush=options.spool)
     print(f"{wrong} to mend" if wrong else "everything is well")
     return 1 if wrong else 0
 
@@ -178,6 +203,63 @@ def _requeue(options: argparse.Namespace) -> int:
         return 1
     print(f"job {options.job} is {moved.after} again")
     return 0
+
+
+def _quarantine_list(options: argparse.Namespace) -> int:
+    from overread import wiring
+    from overread.console.quarantine import overview
+
+    for line in overview(wiring.quarantine(_settings(options))):
+        print(line)
+    return 0
+
+
+def _quarantine_show(options: argparse.Namespace) -> int:
+    from overread import wiring
+    from overread.console.quarantine import details
+
+    for line in details(wiring.quarantine(_settings(options)).entry(options.id)):
+        print(line)
+    return 0
+
+
+def _quarantine_release(options: argparse.Namespace) -> int:
+    from overread import wiring
+    from overread.console.quarantine import release
+
+    settings = _settings(options)
+    kept, store, books = wiring.quarantine(settings), wiring.spool(settings), wiring.ledger(settings)
+    try:
+        return _each(kept, options, lambda entry: f"taken in: {release(entry, kept, store, books)}")
+    finally:
+        books.close()
+
+
+def _quarantine_drop(options: argparse.Namespace) -> int:
+    from overread import wiring
+    from overread.console.quarantine import one_line
+
+    kept = wiring.quarantine(_settings(options))
+
+    def drop(entry: Entry) -> str:
+        kept.drop(entry.id)
+        return f"removed for good: {one_line(entry)}"
+
+    return _each(kept, options, drop)
+
+
+def _each(kept: Quarantine, options: argparse.Namespace, decide: Callable[[Entry], str]) -> int:
+    names = [entry.id for entry in kept.entries()] if options.all else list(dict.fromkeys(options.ids))
+    if not names:
+        print("nothing is in quarantine")
+    code = 0
+    for name in names:
+        try:
+            print(f"{name}  {decide(kept.entry(name))}")
+        except OverreadError as error:
+            print(f"overread: {name}: {error}", file=sys.stderr)
+            code = 1
+    return code
 
 
 def _scanner(options: argparse.Namespace) -> int:

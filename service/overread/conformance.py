@@ -14,15 +14,16 @@ from overread import __version__
 from overread.deliver.dimse import FIND_SOP_CLASS, NATIVE_TRANSFER_SYNTAXES
 from overread.encode import ENCODERS, encoders
 from overread.receive import admission
-from overread.receive.listener import CANNOT_UNDERSTAND, MISMATCH, OUT_OF_RESOURCES, SUCCESS, presentation_contexts
+from overread.receive.intake import CANNOT_UNDERSTAND, MISMATCH, OUT_OF_RESOURCES, SUCCESS
+from overread.receive.listener import presentation_contexts
 from overread.settings import Receive
-from overread.spool.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
+from overread.spool.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 STATUSES = {
     SUCCESS: "the data set and its directory entry have been synced to disk; it would survive a power cut",
-    OUT_OF_RESOURCES: "the disk is full, or the spool cannot be written; try again later",
+    OUT_OF_RESOURCES: "the spool has passed its high-water mark, or the disk does not take it; try again later",
     MISMATCH: "SOP Class UID or SOP Instance UID of data set and command differ",
-    CANNOT_UNDERSTAND: "the data set cannot be read, or lacks a UID; its bytes are kept in quarantine",
+    CANNOT_UNDERSTAND: "the data set is truncated or cannot be read, or lacks a UID; its bytes are kept in quarantine",
 }
 REFUSALS = {
     admission.ADDRESS: "the caller's network address is not on the allow-list",

@@ -111,9 +111,10 @@ def run_role(settings: Settings, role: str, keeper_pid: int | None) -> int:
 
 def _listen(settings: Settings) -> Callable[[], None]:
     from overread.observe.health import Health
-    from overread.receive.admission import Admission
     from overread.receive.index import Indexer
+    from overread.receive.intake import Intake
     from overread.receive.listener import Door, Listener
+    from overread.receive.upper_layer import FAST, STOCK
 
     r = settings.receive
     store = wiring.spool(settings)
@@ -121,12 +122,10 @@ def _listen(settings: Settings) -> Callable[[], None]:
     metrics, herald = wiring.watching(settings, ())
     metrics.watch_disk(store.root)
     indexer = Indexer(store, lambda: wiring.ledger(settings), herald)
-    called = r.ae_title if r.require_called_ae else None
-    admission = Admission(
-        [(a.ae_title, a.network) for a in r.allow], called, r.max_associations, wiring.room_left(settings, store)
-    )
+    admission = wiring.admission(settings, store)
+    intake = Intake(store, wiring.quarantine(settings), admission.has_room, indexer.add, herald)
     door = Door(r.ae_title, r.host, r.port, r.max_pdu_bytes, r.acse_timeout_s, r.dimse_timeout_s, r.network_timeout_s)
-    listener = Listener(door, admission, store, indexer.add, herald)
+    listener = Listener(door, admission, intake, herald, FAST if r.layers else STOCK)
     try:
         listener.start()
     except OSError as error:
@@ -134,6 +133,8 @@ def _listen(settings: Settings) -> Callable[[], None]:
     indexer.start()
     reach = "this machine only (the default; see [[receive.allow]])" if admission.only_loopback() else "the allow-list"
     _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, listener.port, reach)
+    if r.durability == "none":
+        _log.warning("receive.durability is none: a power cut can take acknowledged instances; for measuring only")
     checks = {"spool": wiring.disk_check(settings, store), "ledger": indexer.check}
     o = settings.observe
     health = Health(metrics.registry, heartbeat=indexer.stuck, checks=checks, host=o.host, port=o.listen_port)

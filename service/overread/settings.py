@@ -24,7 +24,11 @@ class Caller:
 
 @dataclass(frozen=True)
 class Receive:
-    """The DIMSE listener: its address, who may call, and its limits (bytes, seconds, free disk in MB)."""
+    """The DIMSE listener: its address, who may call, and its limits (bytes, seconds, free disk in MB).
+
+    ``min_free_mb`` is the spool's high-water mark. ``durability`` none is for measuring only; ``layers`` false takes
+    pynetdicom's upper layer as it comes.
+    """
 
     ae_title: str = "OVERREAD"
     host: str = "127.0.0.1"
@@ -37,6 +41,8 @@ class Receive:
     dimse_timeout_s: float = 60.0
     network_timeout_s: float = 60.0
     min_free_mb: int = 1024
+    durability: str = "full"
+    layers: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,9 +97,15 @@ class Observe:
 
 @dataclass(frozen=True)
 class Retain:
-    """How long the spool keeps the images and results of studies whose every job has ended."""
+    """How long the spool keeps the images and results of studies whose every job has ended.
+
+    They go earlier, the oldest first, when all of them take more than ``max_gb`` (0: no limit) or when less than
+    ``min_free_mb`` of the disk is free.
+    """
 
     days: float = 14.0
+    max_gb: float = 0.0
+    min_free_mb: int = 2048
 
 
 @dataclass(frozen=True)
@@ -190,6 +202,7 @@ def _scalar(hint: Any, value: Any, source: str, where: str) -> Any:
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
+    "receive.durability": ("full", "none"),
     "deliver.kind": ("dimse", "folder"),
     "deliver.proof": ("c-find", "none"),
     "observe.log": ("json", "text"),
@@ -208,11 +221,14 @@ _LEAST = {
     "schedule.keep_warm": 1,
     "schedule.retry_s": 0,
     "retain.days": 0,
+    "retain.max_gb": 0,
+    "retain.min_free_mb": 0,
 }
 
 
 def _validate(settings: Settings, source: str) -> None:
     _ae_title(settings.receive.ae_title, source, "receive.ae_title")
+    _choice(settings.receive.durability, "receive.durability", source)
     o = settings.observe
     for port in (settings.receive.port, o.listen_port, o.watch_port, o.work_port):
         _range(port, 0, 65535, source, "a port")

@@ -21,8 +21,10 @@ from overread.settings import Deliver, Settings
 if TYPE_CHECKING:
     from overread.ledger import Ledger
     from overread.observe.metrics import Metrics
+    from overread.receive.admission import Admission
     from overread.schedule.clock import Clock
     from overread.spool import Spool
+    from overread.spool.quarantine import Quarantine
 
 _log = logging.getLogger("overread")
 MB = 1 << 20
@@ -44,7 +46,24 @@ def spool(settings: Settings) -> Spool:
     """The spool in the data folder."""
     from overread.spool import Spool
 
-    return Spool(settings.data_path / "spool")
+    return Spool(settings.data_path / "spool", durable=settings.receive.durability != "none")
+
+
+def quarantine(settings: Settings) -> Quarantine:
+    """What could not be read, in the spool."""
+    from overread.spool.quarantine import Quarantine
+
+    return Quarantine(settings.data_path / "spool" / "quarantine", durable=settings.receive.durability != "none")
+
+
+def admission(settings: Settings, store: Spool) -> Admission:
+    """Who may associate, and whether there is room."""
+    from overread.receive.admission import Admission
+
+    r = settings.receive
+    called = r.ae_title if r.require_called_ae else None
+    allow = [(a.ae_title, a.network) for a in r.allow]
+    return Admission(allow, called, r.max_associations, room_left(settings, store))
 
 
 def ledger(settings: Settings) -> Ledger:
@@ -123,7 +142,7 @@ def tick_all(clock: Clock, watch: Watch) -> None:
     from overread.deliver.outbox import Outbox, Patience, settle
     from overread.route.router import route_complete_studies
     from overread.schedule.claims import lapse
-    from overread.schedule.retention import retire
+    from overread.schedule.retention import Limits, retire
 
     settings, books, store, herald = watch.settings, watch.books, watch.store, watch.herald
     quiet = QuietTime(settings.assemble.quiet_s, settings.assemble.quiet_by_modality_s)
@@ -131,7 +150,9 @@ def tick_all(clock: Clock, watch: Watch) -> None:
     clock.every(1, "route", lambda: route_complete_studies(books, watch.models, herald))
     clock.every(1, "settle", lambda: settle(books, herald))
     clock.every(5, "lapse", lambda: lapse(books, time.time(), herald))
-    clock.every(3600, "retain", lambda: retire(books, store, settings.retain.days * 86400, time.time()))
+    r = settings.retain
+    limits = Limits(r.days * 86400, int(r.max_gb * 1024 * MB), r.min_free_mb * MB)
+    clock.every(60, "retain", lambda: retire(books, store, limits, time.time()))
     for to in settings.deliver:
         patience = Patience(to.first_retry_s, to.longest_retry_s, to.give_up_after_h * 3600)
         outbox = Outbox(books, destination(settings, to), patience, store.absolute, herald)

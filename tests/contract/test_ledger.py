@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -15,15 +16,17 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, inspect, text
 from sqlmodel import SQLModel, col, select
 
+from overread.console.words import explain
 from overread.domain.errors import ConfigError, Refused, Unreachable
 from overread.domain.job import Job, JobEvent, JobState
 from overread.domain.result import DeliveryState, Result
 from overread.domain.study import Instance
 from overread.ledger import Ledger, arrivals, deliveries, jobs, open_ledger, views
-from overread.ledger.arrivals import Arrival
+from overread.ledger.arrivals import Arrival, Place, Recorded
 from overread.ledger.jobs import Decision, Move, Plan
 from overread.ledger.store import HEAD
-from overread.ledger.tables import DecisionRow, DeliveryRow, EventRow, JobRow, StudyRow
+from overread.ledger.tables import DecisionRow, DeliveryRow, EventRow, InstanceRow, JobRow, StudyRow
+from overread.ledger.views import StudyStory
 
 STUDY = "1.2"
 Headers = Callable[..., list[Instance]]
@@ -49,6 +52,63 @@ def test_the_migrated_schema_is_the_one_the_tables_describe(url: str) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, SQLModel.metadata) == []
+    engine.dispose()
+
+
+def test_a_ledger_of_the_first_version_keeps_what_is_in_it(url: str) -> None:
+    """Rows that 0001 has written are read by this version, and what they stand for goes on."""
+    write_first_version(url)
+    ledger = open_ledger(url)
+    row = study(ledger)
+    assert (row.uid, row.state, row.instances, row.conflicts, row.duplicates) == (STUDY, "COMPLETE", 2, 1, 0)
+    assert [(r.sop_instance_uid, r.path, r.header["modality"]) for r in instance_rows(ledger)] == [
+        ("1.2.3", "instances/1.2.3", "CT"),
+        ("1.2.4", "instances/1.2.4", "CT"),
+    ]
+    assert job_rows(ledger) == [("lungs", "input", "COMPLETED")]
+    assert len(told(ledger).jobs[0].events) == 1
+    aside = Arrival(replace(made_of(ledger)[0], digest="old", path="instances/1.2.3-old"), 1, 5.0, found=True)
+    assert arrivals.record(ledger, [aside]).conflicts == 1
+    assert study(ledger).conflicts == 1  # it was counted before, now it has its line
+    again = [Arrival(replace(i, study_uid="9.9"), 1, 20.0) for i in made_of(ledger)]
+    assert arrivals.record(ledger, again).fresh == 2
+    ledger.close()
+
+
+def write_first_version(url: str) -> None:
+    from overread.ledger import store
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store, "HEAD", "0001")
+        open_ledger(url).close()
+    header = json.dumps(Instance("UID", "1.2.840", "1.2.8", STUDY, modality="CT").to_json())
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        run = connection.exec_driver_sql
+        run(f"INSERT INTO study VALUES ('{STUDY}', 'COMPLETE', 1, 2, 1, 'CT', 1.0, 10.0, 11.0, 1, NULL)")
+        for uid in ("1.2.4", "1.2.3"):
+            run(
+                f"INSERT INTO instance VALUES ('{uid}', '{STUDY}', '1.2.8', 'd', 'instances/{uid}', 1, 10.0, "
+                f"'{header.replace('UID', uid)}')"
+            )
+        run(
+            f"INSERT INTO job VALUES (1, '{STUDY}', '1.2.8', 'lungs', '1', 'input', 1, 'COMPLETED', 0, 0, 0.0, 0.0, "
+            "'', 1.0, '', 12.0, 13.0, 10.0)"
+        )
+        run("INSERT INTO job_event VALUES (1, 1, 12.0, 'router', 'plan', '', 'SCHEDULED', '')")
+    engine.dispose()
+
+
+def test_the_migrated_schema_has_the_keys_that_the_tables_describe(url: str) -> None:
+    """Which the comparison above does not look at."""
+    open_ledger(url).close()
+    engine = create_engine(url)
+    with engine.connect() as connection:
+        found = inspect(connection)
+        assert found.get_pk_constraint("instance")["constrained_columns"] == ["study_uid", "sop_instance_uid"]
+        (unique,) = found.get_unique_constraints("job")
+        assert unique["column_names"] == ["study_uid", "model", "model_version", "input_digest", "revision"]
+        assert ["path"] in [index["column_names"] for index in found.get_indexes("instance")]
     engine.dispose()
 
 
@@ -112,6 +172,26 @@ def study(ledger: Ledger) -> StudyRow:
     return row
 
 
+def rows_of_studies(ledger: Ledger) -> list[StudyRow]:
+    return sorted(views.recent_studies(ledger, 9), key=lambda row: row.uid)
+
+
+def instance_rows(ledger: Ledger) -> list[InstanceRow]:
+    with ledger.read() as session:
+        return list(session.exec(select(InstanceRow).order_by(col(InstanceRow.path))).all())
+
+
+def digest_of(ledger: Ledger, instance: Instance) -> str:
+    (found,) = (r for r in instance_rows(ledger) if r.sop_instance_uid == instance.sop_instance_uid)
+    return found.digest
+
+
+def told(ledger: Ledger) -> StudyStory:
+    story = views.story(ledger, STUDY)
+    assert story is not None
+    return story
+
+
 def finish(ledger: Ledger, at: float = 100.0) -> int | None:
     (waiting,) = arrivals.waiting(ledger)
     return arrivals.complete(ledger, waiting, at)
@@ -119,7 +199,7 @@ def finish(ledger: Ledger, at: float = 100.0) -> int | None:
 
 def test_new_instances_make_a_study_that_receives(ledger: Ledger, ct_headers: Headers) -> None:
     mixed = [*ct_headers(3), *ct_headers(2, series=3, modality="PT"), *ct_headers(1, series=4, modality="")]
-    assert arrivals.record(ledger, came(mixed, 10)) == 6
+    assert arrivals.record(ledger, came(mixed, 10)) == Recorded(fresh=6)
     row = study(ledger)
     assert (row.state, row.revision, row.instances, row.conflicts, row.modalities) == ("RECEIVING", 1, 6, 0, "CT,PT")
     (waiting,) = arrivals.waiting(ledger)
@@ -142,14 +222,23 @@ def test_several_studies_may_come_in_one_batch(ledger: Ledger, ct_headers: Heade
     assert {row.uid: row.instances for row in views.recent_studies(ledger, 9)} == {STUDY: 2, "9.9": 2}
 
 
-def test_a_duplicate_changes_nothing_but_the_time(ledger: Ledger, ct_headers: Headers) -> None:
+def test_a_duplicate_changes_nothing_but_its_count_and_the_time(ledger: Ledger, ct_headers: Headers) -> None:
     arrivals.record(ledger, came(ct_headers(3), 10))
-    assert arrivals.record(ledger, came(ct_headers(3), 20)) == 0
+    before = instance_rows(ledger)
+    assert arrivals.record(ledger, came(ct_headers(3), 20)) == Recorded(duplicates=3)
     row = study(ledger)
-    assert (row.instances, row.conflicts, row.revision, row.last_at) == (3, 0, 1, 20)
+    assert (row.instances, row.conflicts, row.duplicates, row.revision, row.last_at) == (3, 0, 3, 1, 20)
     finish(ledger)
-    assert arrivals.record(ledger, came(ct_headers(3), 30)) == 0
-    assert (study(ledger).state, study(ledger).last_at) == ("COMPLETE", 20)
+    assert arrivals.record(ledger, came(ct_headers(3), 30)) == Recorded(duplicates=3)
+    row = study(ledger)
+    assert (row.state, row.last_at, row.duplicates) == ("COMPLETE", 20, 6)
+    assert instance_rows(ledger) == before
+
+
+def test_what_is_found_again_is_no_duplicate(ledger: Ledger, ct_headers: Headers) -> None:
+    arrivals.record(ledger, came(ct_headers(3), 10))
+    assert arrivals.record(ledger, came(ct_headers(3), 20, found=True)) == Recorded()
+    assert study(ledger).duplicates == 0
 
 
 def test_other_content_under_a_known_uid_is_a_conflict_and_the_newest_is_current(
@@ -158,19 +247,149 @@ def test_other_content_under_a_known_uid_is_a_conflict_and_the_newest_is_current
     first, *others = ct_headers(3)
     arrivals.record(ledger, came([first, *others], 10))
     changed = replace(first, digest="other")
-    assert arrivals.record(ledger, came([changed], 20)) == 1
+    assert arrivals.record(ledger, came([changed], 20)) == Recorded(conflicts=1, disputed=(STUDY,))
     assert (study(ledger).instances, study(ledger).conflicts) == (3, 1)
-    assert arrivals.series_instances(ledger, STUDY, first.series_uid)[0].digest == "other"
-    assert arrivals.record(ledger, came([first], 10, found=True)) == 0
-    assert arrivals.series_instances(ledger, STUDY, first.series_uid)[0].digest == "other"
-    assert study(ledger).conflicts == 1
+    assert digest_of(ledger, first) == "other"
+    assert arrivals.record(ledger, came([first], 10, found=True)) == Recorded()
+    assert digest_of(ledger, first) == "other"
+    assert (study(ledger).conflicts, len(told(ledger).conflicts)) == (1, 1)
+
+
+def test_a_conflict_says_what_came_and_what_it_replaced(ledger: Ledger, ct_headers: Headers) -> None:
+    first = ct_headers(1, calling_ae="CT1")[0]
+    other = replace(first, digest="other", calling_ae="ROUTER")
+    arrivals.record(ledger, came([first], 10))
+    arrivals.record(ledger, came([other], 20))
+    (row,) = told(ledger).conflicts
+    assert (row.study_uid, row.sop_instance_uid, row.at, row.calling_ae) == (
+        STUDY,
+        first.sop_instance_uid,
+        20,
+        "ROUTER",
+    )
+    paths = [a.instance.path for a in came([first, other], 0)]
+    assert [(row.path, row.digest), (row.new_path, row.new_digest)] == [(paths[0], first.digest), (paths[1], "other")]
+
+
+def test_a_study_with_many_conflicts_is_explained_by_the_most_recent(ledger: Ledger, ct_headers: Headers) -> None:
+    first = ct_headers(1, calling_ae="CT1")[0]
+    arrivals.record(ledger, [a for n in range(26) for a in came([replace(first, digest=f"content {n}")], 10.0 + n)])
+    arrivals.record(ledger, came([replace(first, digest="content 25")], 40))
+    lines = list(explain(told(ledger)))
+    assert lines[2:4] == [
+        "  1 duplicate acknowledged",
+        "  Other content came under a known SOP Instance UID (25×); the newest is current:",
+    ]
+    path = f"instances/{first.sop_instance_uid}-content"
+    assert lines[4] == (
+        f"    1970-01-01 00:00:35Z  {first.sop_instance_uid} from CT1: {path} 25 is current since then, "
+        f"{path} 24 is kept beside it"
+    )
+    assert lines[24] == "    and 5 more"
+
+
+def test_content_that_comes_back_is_current_again(ledger: Ledger, ct_headers: Headers) -> None:
+    """A, then B, then A: within one batch and in three, and each time it opens the next revision of a whole study."""
+    first = ct_headers(1)[0]
+    other = replace(first, digest="other")
+    arrivals.record(ledger, [*came([first], 10), *came([other], 11), *came([first], 12)])
+    assert (digest_of(ledger, first), study(ledger).conflicts, study(ledger).revision) == (first.digest, 2, 1)
+    finish(ledger)
+    for number, content in enumerate([other, first, other]):
+        assert arrivals.record(ledger, came([content], 20.0 + number)).conflicts == 1
+        assert digest_of(ledger, first) == content.digest
+        assert finish(ledger) == 2 + number
+    assert [c.new_digest for c in told(ledger).conflicts] == ["other", first.digest] * 2 + ["other"]
+
+
+def test_a_batch_is_taken_in_its_order(ledger: Ledger, ct_headers: Headers) -> None:
+    first, second = ct_headers(2)
+    other = replace(first, digest="other")
+    batch = [*came([first, second, first], 10), *came([other, other, second], 11)]
+    assert arrivals.record(ledger, batch) == Recorded(2, 3, 1, (STUDY,))
+    row = study(ledger)
+    assert (row.instances, row.duplicates, row.conflicts) == (2, 3, 1)
+    assert digest_of(ledger, first) == "other"
+
+
+def test_arrivals_that_overtook_each_other_end_the_same(ledger: Ledger, ct_headers: Headers) -> None:
+    """Of two contents the later one is current, also when it is written to the ledger first."""
+    first = ct_headers(1)[0]
+    arrivals.record(ledger, came([replace(first, digest="other")], 10.2))
+    finish(ledger)
+    assert arrivals.record(ledger, came([first], 10.1)).conflicts == 1
+    assert (digest_of(ledger, first), study(ledger).state) == ("other", "COMPLETE")
+    (row,) = told(ledger).conflicts
+    assert (row.digest, row.new_digest) == (first.digest, "other")
 
 
 def test_a_clock_that_was_set_back_does_not_hide_what_comes(ledger: Ledger, ct_headers: Headers) -> None:
     first = ct_headers(1)[0]
     arrivals.record(ledger, came([first], 1000))
-    assert arrivals.record(ledger, came([replace(first, digest="other")], 10)) == 1
-    assert study(ledger).last_at == 1000
+    assert arrivals.record(ledger, came([replace(first, digest="other")], 10)).conflicts == 1
+    assert (digest_of(ledger, first), study(ledger).last_at) == ("other", 1000)
+    arrivals.record(ledger, came([first], 1000, found=True))
+    assert digest_of(ledger, first) == "other"
+
+
+def test_the_same_uid_in_another_study_is_another_instance(ledger: Ledger, ct_headers: Headers) -> None:
+    mine = came(ct_headers(2), 10)
+    theirs = [replace(a, instance=replace(a.instance, study_uid="9.9", digest="theirs")) for a in mine]
+    arrivals.record(ledger, mine)
+    assert arrivals.record(ledger, theirs) == Recorded(fresh=2)
+    found = {uid: arrivals.series_instances(ledger, uid, mine[0].instance.series_uid) for uid in (STUDY, "9.9")}
+    assert found == {STUDY: [a.instance for a in mine], "9.9": [a.instance for a in theirs]}
+    assert [(r.uid, r.instances, r.conflicts) for r in rows_of_studies(ledger)] == [(STUDY, 2, 0), ("9.9", 2, 0)]
+
+
+def test_two_routers_that_send_the_same_study_make_one(ledger: Ledger, ct_headers: Headers) -> None:
+    """Interleaved, in batches of two threads that write at the same time; and it is planned once."""
+    sent = [
+        [came([i], at)[0] for at, i in enumerate(ct_headers(60, calling_ae=ae), start=1)] for ae in ("ONE", "OTHER")
+    ]
+
+    def send(mine: list[Arrival], size: int) -> None:
+        for start in range(0, len(mine), size):
+            arrivals.record(ledger, mine[start : start + size])
+
+    threads = [threading.Thread(target=send, args=(mine, size)) for mine, size in zip(sent, (7, 11), strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    row = study(ledger)
+    assert (row.instances, row.duplicates, row.conflicts, row.revision) == (60, 60, 0, 1)
+    assert finish(ledger) == 1
+    assert jobs.plan(ledger, STUDY, 1, [], [plan_of()]) == []
+    assert jobs.plan(ledger, STUDY, 1, [], [plan_of("something else")]) is None
+    assert job_rows(ledger) == [("lungs", "input 1", "SCHEDULED")]
+
+
+def test_all_places_come_in_the_order_of_code_points(ledger: Ledger, ct_headers: Headers) -> None:
+    paths = ["a/b", "a-b/c", "A/b", "a/B", "B/b", "a/\u00e9", "a/z", "a_b/c", "b/0-1", "b/0.1", "b/01"]
+    made = [replace(a.instance, path=p) for a, p in zip(came(ct_headers(len(paths)), 0), paths, strict=True)]
+    arrivals.record(ledger, [Arrival(i, 1, 10) for i in made])
+    aside = replace(made[0], digest="other", path="a-a/z")
+    arrivals.record(ledger, [Arrival(aside, 1, 20), Arrival(made[0], 1, 30)])
+    assert list(arrivals.places(ledger)) == sorted(
+        [*(Place(p, p) for p in paths), Place("a-a/z", paths[0])], key=lambda place: place.path
+    )
+    assert arrivals.known_paths(ledger, ["a/b", "a-a/z", "nowhere"]) == {"a/b"}
+
+
+def test_many_places_come_in_pieces(ledger: Ledger, ct_headers: Headers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a reader may stop, and others write meanwhile."""
+    monkeypatch.setattr(arrivals, "STREAMED_ROWS", 3)
+    arrivals.record(ledger, came(ct_headers(10), 10))
+    places = arrivals.places(ledger)
+    seen = [next(places)]
+    arrivals.record(ledger, came(ct_headers(12), 20))
+    seen += places
+    assert len(seen) == 10
+    stopped = arrivals.places(ledger)
+    next(stopped)
+    stopped.close()
+    assert len(list(arrivals.places(ledger))) == 12
 
 
 def test_a_late_instance_opens_the_next_revision(ledger: Ledger, ct_headers: Headers) -> None:
@@ -286,6 +505,48 @@ def test_the_same_input_is_planned_once(ledger: Ledger, routed: Callable) -> Non
     assert job_rows(ledger) == [("lungs", "input 1", "SCHEDULED")]
 
 
+def test_input_that_comes_back_is_read_again(ledger: Ledger, routed: Callable) -> None:
+    """A, then B, then A: the answer for A is the last one, and once it is, the same input makes no further job."""
+    for digest in ("a", "b", "a", "a"):
+        routed(plan_of(digest))
+    assert job_rows(ledger) == [("lungs", "a", "SUPERSEDED"), ("lungs", "b", "SUPERSEDED"), ("lungs", "a", "SCHEDULED")]
+    assert [j.row.revision for j in told(ledger).jobs] == [1, 2, 3]
+
+
+def test_input_that_the_model_did_not_read_for_a_while_is_read_again(ledger: Ledger, routed: Callable) -> None:
+    routed(plan_of("a"))
+    arrivals.record(ledger, came([replace(i, digest="b") for i in made_of(ledger)], 50))
+    declined = [Decision("lungs", "", "", False, "no series suits")]
+    moves = jobs.plan(ledger, STUDY, finish(ledger) or 0, declined, [])
+    assert moves is not None
+    assert [m.after for m in moves] == [JobState.SUPERSEDED]
+    arrivals.record(ledger, came([replace(i, digest="a") for i in made_of(ledger)], 60))
+    assert jobs.plan(ledger, STUDY, finish(ledger) or 0, [], [plan_of("a")]) == []
+    assert job_rows(ledger) == [("lungs", "a", "SUPERSEDED"), ("lungs", "a", "SCHEDULED")]
+
+
+def made_of(ledger: Ledger) -> list[Instance]:
+    return [Instance.from_json(row.header) for row in instance_rows(ledger)]
+
+
+def test_one_revision_is_planned_once(ledger: Ledger, ct_headers: Headers) -> None:
+    """Two processes that route have both seen the study complete."""
+    arrivals.record(ledger, came(ct_headers(2), 1))
+    finish(ledger)
+    decisions = [Decision("lungs", "1.2.3", "series 2", True, "it suits")]
+    got: list[object] = []
+    threads = [
+        threading.Thread(target=lambda: got.append(jobs.plan(ledger, STUDY, 1, decisions, [plan_of()])))
+        for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got, key=str) == [None, None, None, []]
+    assert (len(told(ledger).jobs), len(told(ledger).decisions)) == (1, 1)
+
+
 def test_newer_input_supersedes_older_jobs_of_the_same_model(ledger: Ledger, routed: Callable) -> None:
     routed(plan_of("a"), plan_of("a", model="heart"))
     (move,) = routed(plan_of("b"))
@@ -388,9 +649,7 @@ def test_a_worker_that_starts_again_gives_back_what_it_held(ledger: Ledger, rout
 
 
 @pytest.mark.parametrize("event", [JobEvent.STUMBLED, JobEvent.UNFIT, JobEvent.GAVE_UP, JobEvent.LOST])
-def test_a_worker_cannot_speak_of_a_job_it_no_longer_holds(
-    ledger: Ledger, routed: Callable, event: JobEvent
-) -> None:
+def test_a_worker_cannot_speak_of_a_job_it_no_longer_holds(ledger: Ledger, routed: Callable, event: JobEvent) -> None:
     routed(plan_of())
     job = claimed(ledger, "w1")
     jobs.lapse(ledger, time.time() + 999)
@@ -528,6 +787,31 @@ def test_requeue_of_a_job_that_has_not_failed_changes_nothing(
     assert deliveries.requeue(ledger, delivering.id, "Ada") is None
     assert delivery_states(ledger)["pacs", "seg"] == "FAILED"
     assert deliveries.requeue(ledger, 999, "Ada") is None
+
+
+def test_a_result_that_is_made_again_by_a_later_job_goes_again(ledger: Ledger, routed: Callable) -> None:
+    """A, then B, then A: equal input gives equal UIDs; whatever became of the first delivery, the last one is made."""
+    routed(plan_of("a"))
+    first = claimed(ledger)
+    made = results(first, "seg", "sr")
+    deliveries.put(ledger, first.id, "w1", made, KINDS)
+    (archived,) = deliveries.due(ledger, "archive", time.time())
+    deliveries.mark(ledger, archived, DeliveryState.VERIFIED)
+    (held_up,) = deliveries.due(ledger, "pacs", time.time())
+    routed(plan_of("b"))
+    routed(plan_of("a"))
+    last = claimed(ledger)
+    assert deliveries.put(ledger, last.id, "w1", made, KINDS) is not None
+    assert set(delivery_states(ledger).values()) == {"PENDING"}
+    assert [len(j.deliveries) for j in told(ledger).jobs] == [0, 0, 3]
+    assert [len(j.results) for j in told(ledger).jobs] == [0, 0, 2]
+    assert not deliveries.mark(ledger, held_up, DeliveryState.VERIFIED)
+    for destination in KINDS:
+        (parcel,) = deliveries.due(ledger, destination, time.time())
+        assert parcel.job_id == last.id
+        deliveries.mark(ledger, parcel, DeliveryState.VERIFIED)
+    (move,) = deliveries.settle(ledger)
+    assert (move.job.id, move.after) == (last.id, JobState.COMPLETED)
 
 
 def test_ten_deliveries_of_one_result_are_one_delivery(ledger: Ledger, delivering: Job) -> None:

@@ -42,7 +42,9 @@ def day() -> list[events.Event]:
     return [
         events.AssociationOpened("CT1", "127.0.0.1"),
         events.InstanceReceived("CT1", uid, "1.2", 524288, 0.004),
-        events.InstanceReceived("CT1", uid, "1.2", 524288, 0.004, duplicate=True),
+        events.InstanceReceived("CT1", uid, "1.2", 524288, 0.004),
+        events.InstancesIndexed(1, 1, 1),
+        *(events.SpoolDiscrepancy(kind, 1) for kind in ("unindexed", "missing", "unreadable", "half-written")),
         events.InstanceRefused("CT1", 0xC000, "truncated"),
         events.AssociationClosed("CT1"),
         events.AssociationRefused("WHO", "127.0.0.1", "calling-ae"),

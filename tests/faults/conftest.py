@@ -1,11 +1,11 @@
-"""The same fixtures as the journeys have."""
+"""The same fixtures as the journeys have, and the tools of this folder on the path."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "journey"))
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parents[1] / "journey")]
 
 from fixtures import service, tiny_models
 

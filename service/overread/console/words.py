@@ -16,8 +16,7 @@ def explain(story: StudyStory) -> Iterator[str]:
     study = story.study
     yield f"Study {study.uid}"
     yield f"  {_came(study)}"
-    if study.conflicts:
-        yield f"  {study.conflicts} instances came again with other content; the newest is current, both are kept"
+    yield from _came_again(story)
     yield from _choices(study, story.decisions)
     for job in story.jobs:
         yield from _job(job)
@@ -53,6 +52,22 @@ def _came(study: StudyRow) -> str:
     purged = study.purged_at or 0.0
     gone = f"; its images were removed on {moment(purged)}" if purged >= study.last_at else ""
     return f"{text}; complete, revision {study.revision}{gone}"
+
+
+def _came_again(story: StudyStory) -> Iterator[str]:
+    study, told = story.study, story.conflicts
+    if study.duplicates:
+        yield f"  {study.duplicates} {'duplicate' if study.duplicates == 1 else 'duplicates'} acknowledged"
+    if study.conflicts:
+        yield f"  Other content came under a known SOP Instance UID ({study.conflicts}×); the newest is current:"
+    for c in told:
+        sender = f" from {c.calling_ae}" if c.calling_ae else ""
+        yield (
+            f"    {moment(c.at)}  {c.sop_instance_uid}{sender}: {c.new_path} is current since then, "
+            f"{c.path} is kept beside it"
+        )
+    if study.conflicts > len(told):
+        yield f"    and {study.conflicts - len(told)} more"
 
 
 def _choices(study: StudyRow, decisions: list[DecisionRow]) -> Iterator[str]:

@@ -40,7 +40,6 @@ class InstanceReceived(Event):
     sop_class_uid: str
     size_bytes: int
     seconds: float
-    duplicate: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,28 @@ class InstanceRefused(Event):
     calling_ae: str
     status: int
     reason: str
+
+
+@dataclass(frozen=True)
+class InstancesIndexed(Event):
+    """A batch is in the ledger: so many new instances, so many that were there already, and so many that came with
+    other content than before."""
+
+    instances: int
+    duplicates: int
+    conflicts: int
+
+
+@dataclass(frozen=True)
+class SpoolDiscrepancy(Event):
+    """What a comparison of spool and ledger found, told for each kind also when it is none.
+
+    ``kind`` is unindexed (files without a row, which got one), missing (rows without their file), unreadable or
+    half-written.
+    """
+
+    kind: str
+    count: int
 
 
 @dataclass(frozen=True)

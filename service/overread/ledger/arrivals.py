@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Generator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, insert, union_all, update
 from sqlalchemy.exc import DataError
 from sqlmodel import Session, col, select
 
 from overread.domain.errors import Refused
 from overread.domain.study import Instance, Study, group
+from overread.ledger.ruling import Arrival, Conflict, Content, Growth, Key, Recorded, Ruling
 from overread.ledger.store import Ledger
-from overread.ledger.tables import InstanceRow, StudyRow
+from overread.ledger.tables import ConflictRow, InstanceRow, StudyRow
 
-
-@dataclass(frozen=True)
-class Arrival:
-    """One instance that is durable in the spool; ``found`` there by a comparison, not fresh from the network."""
-
-    instance: Instance
-    size_bytes: int
-    at: float
-    found: bool = False
+STREAMED_ROWS = 5000
+_CONTENT = ("series_uid", "digest", "path", "size_bytes", "received_at", "header")
+_COUNTS = ("state", "revision", "instances", "conflicts", "duplicates", "modalities", "first_at", "last_at")
+_STUDY = [getattr(StudyRow, name) for name in ("uid", *_COUNTS)]
+_KNOWN = [getattr(InstanceRow, n) for n in ("study_uid", "sop_instance_uid", "digest", "received_at", "path")]
+_GROWN = (
+    update(StudyRow).where(col(StudyRow.uid) == bindparam("key")).values({name: bindparam(name) for name in _COUNTS})
+)
 
 
 @dataclass(frozen=True)
@@ -35,90 +36,160 @@ class Waiting:
     instances: int
 
 
-def record(ledger: Ledger, arrivals: Sequence[Arrival]) -> int:
-    """Write a batch in one transaction; returns how many were new or changed.
+def record(ledger: Ledger, batch: Sequence[Arrival]) -> Recorded:
+    """Write a batch in one transaction, in its order.
 
-    The same UID with the same digest is a duplicate and changes nothing. With another digest the content that came last
-    is the current one, the earlier file stays beside it, and the study counts a conflict. Anything new in a complete
+    An instance is known by its study and its SOP Instance UID. The same content again is a duplicate: it is counted and
+    changes nothing but when the study was last heard of. With other content the one that came last, by ``at``, is the
+    current one, the other file stays beside it, and a conflict is written down. What is new or changed in a complete
     study makes it receive again, as its next revision. Raises Refused when the database does not take a value.
     """
+    if not batch:
+        return Recorded()
     try:
         with ledger.write() as session:
-            return sum(_record(session, uid, members) for uid, members in _by_study(arrivals).items())
+            return _record(ledger, session.connection(), batch)
     except (DataError, ValueError) as error:
         raise Refused(f"the ledger cannot hold what came ({type(error).__name__})") from error
 
 
-def _record(session: Session, study_uid: str, members: Sequence[Arrival]) -> int:
-    known = _known(session, members)
-    fresh = [a for a in members if _is_new(a, known.get(a.instance.sop_instance_uid))]
-    conflicts = sum(a.instance.sop_instance_uid in known for a in fresh)
-    for arrival in fresh:
-        _store(session, arrival)
-    _touch_study(session, study_uid, members, len(fresh), conflicts)
-    return len(fresh)
+def _record(ledger: Ledger, db: Connection, batch: Sequence[Arrival]) -> Recorded:
+    # The rows of the studies are locked first, in one order: whoever else writes of them waits here.
+    studies = _locked(ledger, db, sorted({a.instance.study_uid for a in batch}))
+    ruling = Ruling(_known(db, batch), _set_aside(db, batch))
+    for arrival in batch:
+        ruling.take(arrival)
+    if ruling.current:
+        _store(ledger, db, ruling)
+    if ruling.conflicts:
+        db.execute(insert(ConflictRow), [_conflict(c) for c in ruling.conflicts])
+    db.execute(_GROWN, [_grown(db, studies[uid], growth) for uid, growth in sorted(ruling.studies.items())])
+    return ruling.recorded()
 
 
-def _is_new(arrival: Arrival, known: tuple[str, float] | None) -> bool:
-    if known is None or known[0] == arrival.instance.digest:
-        return known is None
-    # The earlier file of a conflict is found again at each start; it must not become the current one.
-    return not arrival.found or arrival.at > known[1]
+def _locked(ledger: Ledger, db: Connection, uids: Sequence[str]) -> dict[str, Row[Any]]:
+    query = select(*_STUDY).where(col(StudyRow.uid).in_(uids)).order_by(col(StudyRow.uid)).with_for_update()
+    rows = {row.uid: row for row in db.execute(query)}
+    if len(rows) == len(uids):
+        return rows
+    missing = [StudyRow(uid=uid).model_dump() for uid in uids if uid not in rows]
+    db.execute(ledger.insert(StudyRow).on_conflict_do_nothing(), missing)
+    return {row.uid: row for row in db.execute(query)}
 
 
-def _by_study(arrivals: Iterable[Arrival]) -> dict[str, list[Arrival]]:
-    studies: dict[str, dict[str, Arrival]] = {}
-    for arrival in arrivals:
-        studies.setdefault(arrival.instance.study_uid, {})[arrival.instance.sop_instance_uid] = arrival
-    return {uid: list(members.values()) for uid, members in sorted(studies.items())}
-
-
-def _known(session: Session, members: Sequence[Arrival]) -> dict[str, tuple[str, float]]:
-    uids = [a.instance.sop_instance_uid for a in members]
-    rows = session.exec(
-        select(InstanceRow.sop_instance_uid, InstanceRow.digest, InstanceRow.received_at).where(
-            col(InstanceRow.sop_instance_uid).in_(uids)
-        )
+def _same(row: type[InstanceRow | ConflictRow], batch: Sequence[Arrival]) -> ColumnElement[bool]:
+    # Two short lists and not one of pairs: every database takes them, and what it finds too much is not looked up.
+    studies = {a.instance.study_uid for a in batch}
+    return and_(
+        col(row.study_uid).in_(studies), col(row.sop_instance_uid).in_([a.instance.sop_instance_uid for a in batch])
     )
-    return {uid: (digest, at) for uid, digest, at in rows.all()}
 
 
-def _store(session: Session, arrival: Arrival) -> None:
+def _known(db: Connection, batch: Sequence[Arrival]) -> dict[Key, Content]:
+    found = db.execute(select(*_KNOWN).where(_same(InstanceRow, batch)))
+    return {(study, uid): Content(digest, at, path) for study, uid, digest, at, path in found}
+
+
+def _set_aside(db: Connection, batch: Sequence[Arrival]) -> set[tuple[str, str, str]]:
+    found = [a for a in batch if a.found]
+    if not found:
+        return set()
+    row = ConflictRow
+    rows = db.execute(select(row.study_uid, row.sop_instance_uid, row.digest).where(_same(row, found)))
+    return {(study, uid, digest) for study, uid, digest in rows}
+
+
+def _store(ledger: Ledger, db: Connection, ruling: Ruling) -> None:
+    statement = ledger.insert(InstanceRow)
+    changed = {name: statement.excluded[name] for name in _CONTENT}
+    values = [_row(arrival, at) for _, (arrival, at) in sorted(ruling.current.items())]
+    db.execute(statement.on_conflict_do_update(index_elements=["study_uid", "sop_instance_uid"], set_=changed), values)
+
+
+def _row(arrival: Arrival, at: float) -> dict[str, Any]:
     instance = arrival.instance
-    session.merge(
-        InstanceRow(
-            sop_instance_uid=instance.sop_instance_uid,
-            study_uid=instance.study_uid,
-            series_uid=instance.series_uid,
-            digest=instance.digest,
-            path=instance.path,
-            size_bytes=arrival.size_bytes,
-            received_at=arrival.at,
-            header=instance.to_json(),
-        )
-    )
+    return {
+        "study_uid": instance.study_uid,
+        "sop_instance_uid": instance.sop_instance_uid,
+        "series_uid": instance.series_uid,
+        "digest": instance.digest,
+        "path": instance.path,
+        "size_bytes": arrival.size_bytes,
+        "received_at": at,
+        "header": instance.to_json(),
+    }
 
 
-def _touch_study(session: Session, study_uid: str, members: Sequence[Arrival], fresh: int, conflicts: int) -> None:
-    now = max(a.at for a in members)
-    row = session.get(StudyRow, study_uid, with_for_update=True)
-    if row is None:
-        row = StudyRow(uid=study_uid, first_at=now)
-        session.add(row)
-    elif row.state == "COMPLETE" and fresh:
-        row.state, row.revision = "RECEIVING", row.revision + 1
-    if fresh or row.state == "RECEIVING":
-        row.last_at = max(now, row.last_at)
-    row.instances += fresh - conflicts
-    row.conflicts += conflicts
-    seen = set(filter(None, row.modalities.split(",")))
-    row.modalities = ",".join(sorted(seen | {a.instance.modality for a in members if a.instance.modality}))
+def _conflict(conflict: Conflict) -> dict[str, Any]:
+    study_uid, sop_instance_uid = conflict.key
+    return {
+        "study_uid": study_uid,
+        "sop_instance_uid": sop_instance_uid,
+        "at": conflict.at,
+        "calling_ae": conflict.calling_ae,
+        "path": conflict.set_aside.path,
+        "digest": conflict.set_aside.digest,
+        "new_path": conflict.current.path,
+        "new_digest": conflict.current.digest,
+    }
 
 
-def known_paths(ledger: Ledger) -> set[str]:
-    """Paths, relative to the spool, of all instances in the ledger."""
+def _grown(db: Connection, row: Row[Any], growth: Growth) -> dict[str, Any]:
+    reopened = row.state == "COMPLETE" and growth.fresh + growth.changed > 0
+    receiving = reopened or row.state == "RECEIVING"
+    conflicts = row.conflicts + growth.conflicts
+    if growth.found_conflicts:
+        # One that was counted before, by a ledger that kept no list of them, is not counted again when it is found.
+        rows = select(func.count()).select_from(ConflictRow).where(col(ConflictRow.study_uid) == row.uid)
+        conflicts = max(conflicts, db.execute(rows).scalar_one())
+    return {
+        "key": row.uid,
+        "state": "RECEIVING" if receiving else row.state,
+        "revision": row.revision + int(reopened),
+        "instances": row.instances + growth.fresh,
+        "conflicts": conflicts,
+        "duplicates": row.duplicates + growth.duplicates,
+        "modalities": ",".join(sorted(growth.modalities.union(row.modalities.split(",")) - {""})),
+        "first_at": _first_at(row, growth),
+        "last_at": max(growth.last_at, row.last_at) if receiving else row.last_at,
+    }
+
+
+def _first_at(row: Row[Any], growth: Growth) -> float:
+    if row.instances == 0 and row.first_at == 0.0:
+        return growth.first_at
+    # Only what is found can have come earlier than what is known; anything else is a clock that was set back.
+    return float(row.first_at if growth.came else min(row.first_at, growth.first_at))
+
+
+def known_paths(ledger: Ledger, among: Collection[str] | None = None) -> set[str]:
+    """Paths, relative to the spool, of the current content of all instances, or of those that are ``among`` some."""
+    query = select(InstanceRow.path)
     with ledger.read() as session:
-        return set(session.exec(select(InstanceRow.path)).all())
+        return set(session.exec(query if among is None else query.where(col(InstanceRow.path).in_(among))).all())
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path that the ledger knows, and the path of its instance's current content: the same unless set aside."""
+
+    path: str
+    current: str
+
+
+def places(ledger: Ledger) -> Generator[Place, None, None]:
+    """All paths of instances, current and set aside, ordered by code points; of one moment, and in constant memory.
+
+    A connection is held until the iterator is exhausted or closed.
+    """
+    i, c = InstanceRow, ConflictRow
+    same = and_(col(c.study_uid) == i.study_uid, col(c.sop_instance_uid) == i.sop_instance_uid)
+    set_aside: Any = select(c.path, col(i.path).label("current")).join(i, same).where(c.path != i.path)
+    query = union_all(select(i.path, col(i.path).label("current")), set_aside).order_by("path")
+    with ledger.read() as session:
+        with session.connection().execute(query, execution_options={"yield_per": STREAMED_ROWS}) as rows:
+            for path, current in rows:
+                yield Place(path, current)
 
 
 def waiting(ledger: Ledger) -> list[Waiting]:
@@ -164,3 +235,19 @@ def series_instances(ledger: Ledger, study_uid: str, series_uid: str) -> list[In
     """Current instances of one series, ordered by UID."""
     with ledger.read() as session:
         return instances_of(session, study_uid, series_uid)
+
+
+__all__ = [
+    "Arrival",
+    "Place",
+    "Recorded",
+    "Waiting",
+    "complete",
+    "instances_of",
+    "known_paths",
+    "places",
+    "record",
+    "series_instances",
+    "unrouted",
+    "waiting",
+]

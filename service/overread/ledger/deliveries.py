@@ -62,7 +62,17 @@ def _said(results: Sequence[Result]) -> str:
 
 def _plan(session: Session, ledger: Ledger, values: dict[str, object], now: float) -> None:
     fresh = {"state": DeliveryState.PENDING, "attempts": 0, "not_before": now, "reason": "", "created_at": now}
-    session.exec(ledger.insert(DeliveryRow).values(**values, **fresh).on_conflict_do_nothing())
+    # The same input gives the same UIDs. When an earlier, superseded job has made the object, it is this job's now and
+    # goes again: the earlier delivery may have been dropped, and this answer is to be the last that arrives.
+    statement = ledger.insert(DeliveryRow).values(**values, **fresh)
+    taken_over = {"job_id": values["job_id"], **fresh, "sent_at": None, "verified_at": None}
+    session.exec(
+        statement.on_conflict_do_update(
+            index_elements=["sop_instance_uid", "destination"],
+            set_=taken_over,
+            where=col(DeliveryRow.job_id) != values["job_id"],
+        )
+    )
 
 
 def due(ledger: Ledger, destination: str, now: float) -> list[Parcel]:
@@ -120,7 +130,7 @@ def mark(
     with ledger.write() as session:
         statement = (
             update(DeliveryRow)
-            .where(col(DeliveryRow.id).in_(parcel.delivery_ids))
+            .where(col(DeliveryRow.id).in_(parcel.delivery_ids), col(DeliveryRow.job_id) == parcel.job_id)
             .where(col(DeliveryRow.state).in_([DeliveryState.PENDING, DeliveryState.SENT]))
             .values(**values)
         )

@@ -55,13 +55,16 @@ def plan(
 ) -> list[Move] | None:
     """Write what the router decided about one revision, and the jobs that follow, in one transaction.
 
-    A plan whose input was read before makes no new job. Older jobs of the same model are superseded by a new one.
-    None when the study has grown meanwhile: the decisions are then void and nothing is written.
+    A plan whose input is that of the model's newest job makes no new job. Otherwise the older jobs of the model are
+    superseded by a new one, also when it reads again what an older one has read: its answer is to be the last.
+    None when the study has grown meanwhile, or this revision was planned already: nothing is written then.
     """
     now = time.time()
     with ledger.write() as session:
         study = session.get(StudyRow, study_uid, with_for_update=True)
-        if study is None or study.revision != revision or study.state != "COMPLETE":
+        if study is None or (study.revision, study.state) != (revision, "COMPLETE"):
+            return None
+        if study.routed_revision >= revision:
             return None
         study.routed_revision = revision
         for d in decisions:
@@ -75,8 +78,9 @@ def plan(
 
 
 def _plan_one(session: Session, study: StudyRow, p: Plan, now: float) -> list[Move]:
-    rows = session.exec(select(JobRow).where(JobRow.study_uid == study.uid, JobRow.model == p.model)).all()
-    if any((row.model_version, row.input_digest) == (p.model_version, p.input_digest) for row in rows):
+    rows = _jobs_of(session, study, p.model)
+    current = [row for row in rows[-1:] if row.state != JobState.SUPERSEDED]
+    if any((row.model_version, row.input_digest) == (p.model_version, p.input_digest) for row in current):
         return []
     moves = _supersede(session, study, rows, now)
     row = JobRow(
@@ -93,8 +97,12 @@ def _supersede_all(session: Session, study: StudyRow, model: str, now: float) ->
     # meanwhile says nothing about the earlier reading.
     if study.purged_at is not None:
         return []
-    rows = session.exec(select(JobRow).where(JobRow.study_uid == study.uid, JobRow.model == model)).all()
-    return _supersede(session, study, rows, now)
+    return _supersede(session, study, _jobs_of(session, study, model), now)
+
+
+def _jobs_of(session: Session, study: StudyRow, model: str) -> Sequence[JobRow]:
+    query = select(JobRow).where(JobRow.study_uid == study.uid, JobRow.model == model)
+    return session.exec(query.order_by(col(JobRow.id))).all()
 
 
 def _supersede(session: Session, study: StudyRow, rows: Sequence[JobRow], now: float) -> list[Move]:

@@ -13,7 +13,7 @@ from sqlmodel import Session, SQLModel, create_engine
 
 from overread.domain.errors import ConfigError, Unreachable
 
-HEAD = "0001"
+HEAD = "0002"
 MIGRATION_LOCK = 7_236_011
 BUSY_S = 30
 
@@ -39,7 +39,7 @@ class Ledger:
             yield session
 
     def insert(self, table: type[SQLModel]) -> Any:
-        """The dialect's INSERT, which knows ``on_conflict_do_nothing``."""
+        """The dialect's INSERT, which knows ``on_conflict_do_…``."""
         from sqlalchemy.dialects import postgresql, sqlite
 
         make = postgresql.insert if self._reader.dialect.name == "postgresql" else sqlite.insert
@@ -121,7 +121,7 @@ def _migrate(connection: Connection) -> None:
     config.set_main_option("script_location", "overread.ledger:migrations")
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    command.upgrade(config, HEAD)
 
 
 def _version(connection: Connection) -> str:

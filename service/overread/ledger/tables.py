@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Column, Index, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Column, Index, String, UniqueConstraint
 from sqlmodel import Field, SQLModel
+
+# Ordered by code points, as Python orders what lies in the spool, whatever the database's own language is.
+PATH = String().with_variant(String(collation="C"), "postgresql")
 
 
 class StudyRow(SQLModel, table=True):
-    """A study. ``state`` RECEIVING or COMPLETE; ``routed_revision`` the last revision that met the models."""
+    """A study. ``state`` RECEIVING or COMPLETE; ``routed_revision`` the last revision that met the models.
+
+    ``duplicates`` counts what was acknowledged again without a change, ``conflicts`` what came with other content.
+    """
 
     __tablename__ = "study"
 
@@ -18,6 +24,7 @@ class StudyRow(SQLModel, table=True):
     revision: int = 1
     instances: int = 0
     conflicts: int = 0
+    duplicates: int = 0
     modalities: str = ""
     first_at: float = 0.0
     last_at: float = 0.0
@@ -27,18 +34,42 @@ class StudyRow(SQLModel, table=True):
 
 
 class InstanceRow(SQLModel, table=True):
-    """One stored instance: the newest content that came under its UID. ``header`` is a domain ``Instance``."""
+    """One stored instance: the newest content that came under its UID. ``header`` is a domain ``Instance``.
+
+    A UID belongs to its study: who reuses it in another study must not take the instance away from the first.
+    """
 
     __tablename__ = "instance"
 
+    study_uid: str = Field(primary_key=True, max_length=64)
     sop_instance_uid: str = Field(primary_key=True, max_length=64)
-    study_uid: str = Field(index=True, max_length=64)
     series_uid: str = Field(max_length=64)
     digest: str = Field(max_length=64)
-    path: str
+    path: str = Field(sa_column=Column(PATH, nullable=False, index=True))
     size_bytes: int = Field(default=0, sa_type=BigInteger)
     received_at: float = 0.0
     header: dict[str, Any] = Field(default_factory=dict, sa_column=Column(JSON, nullable=False))
+
+
+class ConflictRow(SQLModel, table=True):
+    """Other content came under a known UID, at ``at`` from ``calling_ae``.
+
+    ``path`` and ``digest`` are of the content that was set aside, ``new_path`` and ``new_digest`` of the one that was
+    current from then on.
+    """
+
+    __tablename__ = "conflict"
+    __table_args__ = (Index("conflict_instance", "study_uid", "sop_instance_uid"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    study_uid: str = Field(max_length=64)
+    sop_instance_uid: str = Field(max_length=64)
+    at: float
+    calling_ae: str = ""
+    path: str = Field(sa_column=Column(PATH, nullable=False, index=True))
+    digest: str = Field(max_length=64)
+    new_path: str
+    new_digest: str = Field(max_length=64)
 
 
 class DecisionRow(SQLModel, table=True):
@@ -61,7 +92,8 @@ class JobRow(SQLModel, table=True):
 
     __tablename__ = "job"
     __table_args__ = (
-        UniqueConstraint("study_uid", "model", "model_version", "input_digest"),
+        # The revision is part of it: when earlier content comes back, its input is read again as a new job.
+        UniqueConstraint("study_uid", "model", "model_version", "input_digest", "revision", name="job_of_revision"),
         Index("job_queue", "state", "priority", "id"),
     )
 

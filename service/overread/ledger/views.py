@@ -5,14 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, func, or_
+from sqlalchemy import delete, func
 from sqlmodel import col, select
 
 from overread.domain.backlog import Backlog
 from overread.domain.job import ENDED, JobState
 from overread.domain.result import DeliveryState
 from overread.ledger.store import Ledger
-from overread.ledger.tables import DecisionRow, DeliveryRow, EventRow, InstanceRow, JobRow, ResultRow, StudyRow
+from overread.ledger.tables import (
+    ConflictRow,
+    DecisionRow,
+    DeliveryRow,
+    EventRow,
+    InstanceRow,
+    JobRow,
+    ResultRow,
+    StudyRow,
+)
+
+TOLD_CONFLICTS = 20
 
 
 @dataclass(frozen=True)
@@ -27,11 +38,12 @@ class JobStory:
 
 @dataclass(frozen=True)
 class StudyStory:
-    """Everything the ledger knows of a study."""
+    """Everything the ledger knows of a study. ``conflicts`` are the most recent ones, newest first."""
 
     study: StudyRow
     decisions: list[DecisionRow]
     jobs: list[JobStory]
+    conflicts: list[ConflictRow] = field(default_factory=list)
 
 
 def backlog(ledger: Ledger, now: float) -> Backlog:
@@ -77,7 +89,13 @@ def story(ledger: Ledger, study_uid: str) -> StudyStory | None:
             )
             for row in rows
         ]
-        return StudyStory(study, list(decisions), jobs)
+        conflicts = session.exec(
+            select(ConflictRow)
+            .where(ConflictRow.study_uid == study_uid)
+            .order_by(col(ConflictRow.id).desc())
+            .limit(TOLD_CONFLICTS)
+        ).all()
+        return StudyStory(study, list(decisions), jobs, list(conflicts))
 
 
 def recent_studies(ledger: Ledger, limit: int) -> list[StudyRow]:
@@ -94,30 +112,74 @@ def jobs_in(ledger: Ledger, states: list[JobState], limit: int) -> list[JobRow]:
 
 
 def disposable(ledger: Ledger, before: float) -> list[str]:
-    """Studies that are complete, whose last instance came before ``before``, and whose every job has ended well."""
-    busy = select(JobRow.study_uid).where(col(JobRow.state).not_in([s for s in ENDED if s is not JobState.FAILED]))
-    query = select(StudyRow.uid).where(
-        StudyRow.state == "COMPLETE",
-        StudyRow.last_at < before,
-        or_(col(StudyRow.purged_at).is_(None), col(StudyRow.purged_at) < col(StudyRow.last_at)),
-        StudyRow.routed_revision == StudyRow.revision,
-        col(StudyRow.uid).not_in(busy),
+    """Studies that are complete, whose last instance came before ``before``, and whose every job has ended well.
+
+    The one whose last instance came first stands first.
+    """
+    query = select(StudyRow.uid).where(*_finished(before)).order_by(col(StudyRow.last_at), col(StudyRow.uid))
+    with ledger.read() as session:
+        return list(session.exec(query).all())
+
+
+def settled(ledger: Ledger, before: float) -> list[str]:
+    """Of the ``disposable``, those that were complete, and whose every job had ended, before ``before``."""
+    moved = select(JobRow.study_uid).where(JobRow.updated_at >= before)
+    query = (
+        select(StudyRow.uid)
+        .where(*_finished(before), col(StudyRow.completed_at) < before, col(StudyRow.uid).not_in(moved))
+        .order_by(col(StudyRow.last_at), col(StudyRow.uid))
     )
     with ledger.read() as session:
         return list(session.exec(query).all())
 
 
+def _finished(before: float) -> tuple[Any, ...]:
+    busy = select(JobRow.study_uid).where(col(JobRow.state).not_in([s for s in ENDED if s is not JobState.FAILED]))
+    # What was purged and found in the spool again, after a crash between the two, has instances again.
+    kept = select(InstanceRow.study_uid).where(InstanceRow.study_uid == StudyRow.uid).correlate(StudyRow)
+    return (
+        StudyRow.state == "COMPLETE",
+        StudyRow.last_at < before,
+        StudyRow.routed_revision == StudyRow.revision,
+        col(StudyRow.uid).not_in(busy),
+        kept.exists(),
+    )
+
+
 def purge(ledger: Ledger, study_uid: str, before: float, now: float) -> set[str] | None:
     """Forget a study's instances and say where they lie; the study, its jobs and their events stay.
 
-    None when something has come since ``before``: nothing is forgotten then.
+    None when it is not ``disposable``, or no longer, for something has come or moved: nothing is forgotten then.
     """
     with ledger.write() as session:
         study = session.get(StudyRow, study_uid, with_for_update=True)
-        if study is None or study.state != "COMPLETE" or study.last_at >= before:
+        found = session.exec(select(StudyRow.uid).where(StudyRow.uid == study_uid, *_finished(before))).first()
+        if study is None or found is None:
             return None
         study.purged_at = now
         statement: Any = delete(InstanceRow).where(col(InstanceRow.study_uid) == study_uid)
         paths = session.exec(select(InstanceRow.path).where(InstanceRow.study_uid == study_uid)).all()
         session.exec(statement)
         return set(paths)
+
+
+def instance_bytes(ledger: Ledger) -> int:
+    """How many bytes the instances that the ledger knows take."""
+    with ledger.read() as session:
+        return int(session.exec(select(func.coalesce(func.sum(InstanceRow.size_bytes), 0))).one())
+
+
+def instance_paths(ledger: Ledger, study_uid: str) -> set[str]:
+    """Where the current instances of a study lie, relative to the spool."""
+    with ledger.read() as session:
+        return set(session.exec(select(InstanceRow.path).where(InstanceRow.study_uid == study_uid)).all())
+
+
+def study_at(ledger: Ledger, path: str) -> str:
+    """The study of which a file of the spool holds, or held, an instance; empty when the ledger does not know it."""
+    with ledger.read() as session:
+        for row in (InstanceRow, ConflictRow):
+            found: str | None = session.exec(select(row.study_uid).where(row.path == path).limit(1)).first()
+            if found is not None:
+                return found
+    return ""

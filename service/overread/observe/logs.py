@@ -66,7 +66,8 @@ def discreet(record: logging.LogRecord) -> bool:
 
 
 def log_event(event: events.Event) -> None:
-    """A herald: one line an event; instances at DEBUG, what an administrator should look at as WARNING, else INFO."""
+    """A herald: one line an event; instances and counts at DEBUG, what an administrator should look at as WARNING,
+    else INFO."""
     level = _level(event)
     if _log.isEnabledFor(level):
         told = {f.name: getattr(event, f.name) for f in fields(event)}
@@ -77,8 +78,8 @@ def log_event(event: events.Event) -> None:
 
 def _level(event: events.Event) -> int:
     match event:
-        case events.InstanceReceived():
-            return logging.DEBUG
+        case events.InstanceReceived() | events.InstancesIndexed() | events.SpoolDiscrepancy():
+            return logging.DEBUG  # of the latter two, what matters is logged where the study or the file is known
         case events.WorkerDied() | events.Trouble() | events.AssociationRefused() | events.InstanceRefused():
             return logging.WARNING
         case events.JobMoved(after=JobState.FAILED):

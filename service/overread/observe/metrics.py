@@ -22,6 +22,7 @@ from overread.observe.state import BacklogCollector, DiskCollector
 STAGES: Final = ("load", "infer", "measure", "encode")
 OUTCOMES: Final = ("verified", "sent", "unreachable", "rejected", "unproven")
 REFUSALS: Final = ("calling-ae", "called-ae", "address", "limit", "storage-full")
+DISCREPANCIES: Final = ("unindexed", "missing", "unreadable", "half-written")
 DEATHS: Final = ("crash", "timeout", "memory")
 STATUSES: Final = (0x0110, 0x0117, 0x0122, 0x0124, 0xA700, 0xA900, 0xC000)  # PS3.4 Table B.2-1, PS3.7 Annex C
 
@@ -90,8 +91,15 @@ class Metrics:
             "instances_received", "Instances acknowledged with 0x0000, duplicates included.", "calling_ae"
         )
         self._bytes = self._counter("received_bytes", "Bytes of the instances acknowledged.", "calling_ae")
+        self._indexed = self._counter("instances_indexed", "New instances written to the ledger.")
         self._duplicates = self._counter(
-            "instances_duplicate", "Instances acknowledged that were there already.", "calling_ae"
+            "instances_duplicate", "Instances acknowledged that were there already, counted when written to the ledger."
+        )
+        self._conflicts = self._counter(
+            "instances_conflicting", "Instances that came with other content than before under the same UID."
+        )
+        self._discrepancies = self._gauge(
+            "spool_discrepancies", "What the last comparison of spool and ledger found, by kind.", "kind"
         )
         self._instances_refused = self._counter(
             "instances_refused", "Instances answered with a failure, by C-STORE status.", "status"
@@ -143,6 +151,8 @@ class Metrics:
     def _start_at_zero(self, kinds: Sequence[str]) -> None:
         for reason in REFUSALS:
             self._associations_refused.labels(self._bound("reason", reason))
+        for kind in DISCREPANCIES:
+            self._discrepancies.labels(self._bound("discrepancy", kind))
         for status in STATUSES:
             self._instances_refused.labels(self._bound("status", f"0x{status:04X}"))
         for model in self._models:
@@ -173,6 +183,10 @@ class Metrics:
             events.InstanceRefused: lambda e: self._instances_refused.labels(
                 self._bound("status", f"0x{e.status & 0xFFFF:04X}")
             ).inc(),
+            events.InstancesIndexed: self._instances_indexed,
+            events.SpoolDiscrepancy: lambda e: self._discrepancies.labels(self._bound("discrepancy", e.kind)).set(
+                e.count
+            ),
             events.StudyCompleted: lambda _: self._completed.inc(),
             events.StudyRouted: self._study_routed,
             events.JobMoved: self._job_moved,
@@ -193,9 +207,13 @@ class Metrics:
         caller = self._bound("calling_ae", event.calling_ae)
         self._instances.labels(caller).inc()
         self._bytes.labels(caller).inc(event.size_bytes)
-        self._duplicates.labels(caller).inc(int(event.duplicate))
         self._receive_seconds.observe(event.seconds)
         self._last_instance.set_to_current_time()
+
+    def _instances_indexed(self, event: events.InstancesIndexed) -> None:
+        self._indexed.inc(event.instances)
+        self._duplicates.inc(event.duplicates)
+        self._conflicts.inc(event.conflicts)
 
     def _study_routed(self, event: events.StudyRouted) -> None:
         self._routed.inc()

@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from pydicom.dataset import Dataset
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom.sop_class import Verification
 
-from overread.domain.errors import Refused
-from overread.domain.events import (
-    AssociationClosed,
-    AssociationOpened,
-    AssociationRefused,
-    InstanceReceived,
-    InstanceRefused,
-    Trouble,
-)
-from overread.domain.study import Instance
-from overread.ledger.arrivals import Arrival
+from overread.domain.events import AssociationClosed, AssociationOpened, AssociationRefused, Trouble
 from overread.ports import Herald
 from overread.receive.admission import CONGESTED, Admission, Refusal
-from overread.receive.wire import tune
-from overread.spool import Spool
-from overread.spool.files import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, file_meta
-from overread.spool.header import read_instance
-
-SUCCESS = 0x0000
-OUT_OF_RESOURCES = 0xA700
-MISMATCH = 0xA900
-CANNOT_UNDERSTAND = 0xC000
+from overread.receive.intake import Claim, Intake, Reception
+from overread.receive.upper_layer import FAST, Layers, Server
+from overread.receive.upper_layer.codec import StoreRequest
+from overread.receive.upper_layer.server import Fitting
+from overread.spool.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 # pynetdicom pretty-prints every PDU to its log unless told not to: slow, and patient data in a log.
 _config.LOG_HANDLER_LEVEL = "none"
@@ -53,44 +39,42 @@ class Door:
 
 
 class Listener:
-    """Accepts associations and stores what comes. ``keep`` is called after an instance is durable and acknowledged."""
+    """Accepts associations and hands what comes to ``intake``."""
 
     def __init__(
-        self,
-        door: Door,
-        admission: Admission,
-        spool: Spool,
-        keep: Callable[[Arrival], None],
-        herald: Herald,
+        self, door: Door, admission: Admission, intake: Intake, herald: Herald, layers: Layers = FAST
     ) -> None:
         self._door = door
         self._admission = admission
-        self._spool = spool
-        self._keep = keep
+        self._intake = intake
         self._herald = herald
+        self._layers = layers
         self._open: dict[Any, bool] = {}  # association → whether it was established
         self._lock = threading.Lock()
-        self._server: Any = None
+        self._server: Server | None = None
 
     def start(self) -> None:
         """Bind and serve in the background; raises OSError when the port is taken."""
-        self._server = _entity(self._door).start_server(
-            (self._door.host, self._door.port),
-            block=False,
-            evt_handlers=[
-                (evt.EVT_CONN_OPEN, self._on_connect),
-                (evt.EVT_REQUESTED, self._on_request),
-                (evt.EVT_ESTABLISHED, self._on_established),
-                (evt.EVT_RELEASED, self._on_end),
-                (evt.EVT_ABORTED, self._on_end),
-                (evt.EVT_CONN_CLOSE, self._on_end),
-                (evt.EVT_C_STORE, self._on_store),
-            ],
-        )
+        door = self._door
+        fitting = Fitting(self._begin, door.max_pdu_bytes, door.network_timeout_s, self._layers)
+        handlers = [
+            (evt.EVT_REQUESTED, self._on_request),
+            (evt.EVT_ESTABLISHED, self._on_established),
+            (evt.EVT_RELEASED, self._on_end),
+            (evt.EVT_ABORTED, self._on_end),
+            (evt.EVT_CONN_CLOSE, self._on_end),
+            (evt.EVT_C_STORE, self._on_store),
+        ]
+        self._server = Server(_entity(door), (door.host, door.port), fitting, handlers)
+        # pynetdicom collects garbage at every sixtieth connection: what is here now need not be looked through again.
+        gc.collect()
+        gc.freeze()
+        threading.Thread(target=self._server.serve_forever, name="accept", daemon=True).start()
 
     @property
     def port(self) -> int:
         """The port in use, also when 0 was asked for."""
+        assert self._server is not None
         return int(self._server.socket.getsockname()[1])
 
     @property
@@ -102,13 +86,10 @@ class Listener:
     def stop(self) -> None:
         """Stop accepting, end what is open."""
         if self._server is not None:
-            self._server.shutdown()
-            for association in self._server.active_associations:
+            server, self._server = self._server, None
+            server.shutdown()
+            for association in server.active_associations:
                 association.abort()
-            self._server = None
-
-    def _on_connect(self, event: Any) -> None:
-        tune(event.assoc.dul.socket, self._door.max_pdu_bytes, self._door.network_timeout_s)
 
     def _on_request(self, event: Any) -> None:
         request = event.assoc.requestor.primitive
@@ -144,46 +125,25 @@ class Listener:
         if established:
             self._herald(AssociationClosed(_caller(event)))
 
-    def _on_store(self, event: Any) -> int:
-        started = time.monotonic()
-        try:
-            status, reason = self._take(event, started)
-        except OSError as error:
-            status, reason = OUT_OF_RESOURCES, f"the spool does not take it: {error.strerror}"
-        except Exception as error:
-            # The edge of the association: an unexpected fault must answer "try again", and never acknowledge.
-            self._herald(Trouble("receive", type(error).__name__))
-            status, reason = OUT_OF_RESOURCES, type(error).__name__
-        if status != SUCCESS:
-            self._herald(InstanceRefused(_caller(event), status, reason))
-        return status
+    def _begin(self, association: Any, request: StoreRequest, transfer_syntax_uid: str) -> Reception:
+        calling_ae = str(association.requestor.ae_title).strip()
+        return self._intake.begin(
+            Claim(request.sop_class_uid, request.sop_instance_uid, transfer_syntax_uid, calling_ae)
+        )
 
-    def _take(self, event: Any, started: float) -> tuple[int, str]:
-        if not self._admission.has_room():
-            return OUT_OF_RESOURCES, "the spool is full"
-        data = event.request.DataSet.getvalue()
-        try:
-            instance = read_instance(data, str(event.context.transfer_syntax))
-        except Refused as error:
-            reason = str(error)
-            self._spool.quarantine(data, f"{reason} (0x{CANNOT_UNDERSTAND:04X}, from {_caller(event)})")
-            return CANNOT_UNDERSTAND, reason
-        if instance.sop_instance_uid != str(event.request.AffectedSOPInstanceUID):
-            return MISMATCH, "the data set's SOPInstanceUID is not the one in the command"
-        if instance.sop_class_uid != str(event.request.AffectedSOPClassUID):
-            return MISMATCH, "the data set's SOPClassUID is not the one in the command"
-        self._store(event, instance, data, started)
-        return SUCCESS, ""
-
-    def _store(self, event: Any, instance: Instance, data: bytes, started: float) -> None:
-        caller = _caller(event)
-        syntax = str(event.context.transfer_syntax)
-        meta = file_meta(instance.sop_class_uid, instance.sop_instance_uid, syntax, caller)
-        stored = self._spool.keep(instance.study_uid, instance.sop_instance_uid, meta, data)
-        known = replace(instance, path=stored.path, digest=stored.digest, calling_ae=caller)
-        self._keep(Arrival(known, stored.size_bytes, time.time()))
-        seconds = time.monotonic() - started
-        self._herald(InstanceReceived(caller, instance.study_uid, instance.sop_class_uid, stored.size_bytes, seconds))
+    def _on_store(self, event: Any) -> int | Dataset:
+        """A C-STORE that came the stock way."""
+        request = event.request
+        sop_class, instance = str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID)
+        reception = self._begin(
+            event.assoc, StoreRequest(request.MessageID, sop_class, instance), str(event.context.transfer_syntax)
+        )
+        reception.write(request.DataSet.getvalue())
+        answer = Dataset()
+        answer.Status, comment = reception.finish()
+        if comment:
+            answer.ErrorComment = comment
+        return answer
 
 
 def _caller(event: Any) -> str:

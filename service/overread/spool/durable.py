@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 
@@ -23,14 +24,23 @@ def write_durable(content: bytes, target: Path) -> None:
         sync_folder(folder)
 
 
-def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write all of ``data``, however many calls it takes. Raises OSError."""
-    view = memoryview(data)
-    while view.nbytes:
-        view = view[os.write(descriptor, view) :]
+def write_parts(descriptor: int, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+    """Write all of ``parts``, one after the other, however many calls it takes. Raises OSError."""
+    wanted = sum(map(len, parts))
+    written = os.writev(descriptor, parts) if len(parts) > 1 else os.write(descriptor, parts[0])
+    if written == wanted:
+        return
+    rest = memoryview(b"".join(parts))
+    while written < wanted:
+        written += os.write(descriptor, rest[written:])
 
 
-def sync_folder(folder: Path) -> None:
+def sync_data(descriptor: int) -> None:
+    """Make a file's bytes and length durable, as cheaply as the platform can. Raises OSError."""
+    (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(descriptor)
+
+
+def sync_folder(folder: str | Path) -> None:
     """Make the names in ``folder`` durable. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

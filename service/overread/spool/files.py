@@ -14,26 +14,25 @@ import contextlib
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
+from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO
 
-from pydicom.dataset import FileMetaDataset
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
+import xxhash
 
-from overread.spool.durable import sync_folder, write_all
+from overread.domain.study import Instance
+from overread.spool.draft import Draft
+from overread.spool.durable import sync_folder
 
-IMPLEMENTATION_CLASS_UID = UID("2.25.260317914783402561928736451928374650193")
-IMPLEMENTATION_VERSION = "OVERREAD_0_1"
 MOST_ANCHORED = 10_000
+PIECE_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Where bytes lie: ``path`` relative to the spool, ``digest`` the SHA-256 of the data set, ``size_bytes`` of it."""
+    """Where bytes lie: ``path`` relative to the spool; ``digest`` (XXH3-128) and ``size_bytes`` of the data set."""
 
     path: str
     digest: str
@@ -46,7 +45,8 @@ class Spool:
     def __init__(self, root: Path, *, durable: bool = True) -> None:
         self.root = root
         self._durable = durable
-        self._anchored: set[Path] = set()
+        self._anchored: set[str] = set()
+        self._incoming = str(root / "incoming")
         for name in ("incoming", "instances", "results", "quarantine"):
             (root / name).mkdir(parents=True, exist_ok=True)
         self._sync_folders(root, root.parent)
@@ -58,76 +58,95 @@ class Spool:
             path.unlink(missing_ok=True)
         return len(leftovers)
 
-    def keep(self, study_uid: str, sop_instance_uid: str, meta: bytes, data: bytes | memoryview) -> Stored:
-        """Store one instance: ``meta`` is preamble and file meta information, ``data`` the data set as it came.
+    def begin(self, meta: bytes) -> Draft:
+        """A file to write one instance to, piece by piece; ``meta`` is preamble and file meta information.
 
-        Returns when file and directory entry would survive a power cut. Identical content overwrites itself; other
-        content under the same UID gets a file of its own. Raises OSError when the disk does not take it: no part of a
-        file is left behind then, a whole one only when the sync of its folder failed.
+        Raises OSError. Whoever begins a draft ends it: by ``keep_draft``, ``discard``, or into quarantine.
         """
-        digest = hashlib.sha256(data).hexdigest()
-        folder = self.study_folder(study_uid)
-        self._anchor(folder)
-        target = folder / f"{_name(sop_instance_uid)}-{digest[:16]}.dcm"
-        self._write(target, (meta, data))
-        return Stored(str(target.relative_to(self.root)), digest, len(data))
+        return Draft(self._incoming, meta, durable=self._durable)
+
+    def keep_draft(self, draft: Draft, study_uid: str, sop_instance_uid: str) -> Stored:
+        """Give a finished draft its place; returns when file and directory entry would survive a power cut.
+
+        The same content again leaves the file that is there, with the time of its new coming; other content under the
+        same UID gets a file of its own. Raises OSError when the disk does not take it: no part of a file is left behind
+        then, a whole one only when the sync of its folder failed.
+        """
+        digest = draft.digest
+        place = f"{_study_place(study_uid)}/{_name(sop_instance_uid)}-{digest[:16]}.dcm"
+        target = f"{self.root}/{place}"
+        folder = os.path.dirname(target)  # noqa: PTH120 — once for each instance: strings are ten times as fast
+        try:
+            self._anchor(folder)
+            if os.access(target, os.F_OK) and _holds(target, draft):
+                os.utime(target)
+                draft.discard()
+            else:
+                draft.seal()
+                draft.move(target)
+            self._sync_folders(folder)
+        except OSError:
+            draft.discard()
+            raise
+        return Stored(place, digest, draft.size_bytes)
+
+    def keep(self, study_uid: str, sop_instance_uid: str, meta: bytes, data: bytes | memoryview) -> Stored:
+        """Store one instance that is at hand as a whole; ``data`` is the data set as it came. As ``keep_draft``."""
+        draft = self.begin(meta)
+        try:
+            draft.write(data)
+        except OSError:
+            draft.discard()
+            raise
+        return self.keep_draft(draft, study_uid, sop_instance_uid)
+
+    def adopt(self, file: Path, instance: Instance) -> Stored:
+        """Store a copy of a Part 10 file, such as one released from quarantine. Raises OSError."""
+        with file.open("rb") as source:
+            draft = self.begin(source.read(_dataset_start(source)))
+            try:
+                while piece := source.read(PIECE_BYTES):
+                    draft.write(piece)
+            except OSError:
+                draft.discard()
+                raise
+        return self.keep_draft(draft, instance.study_uid, instance.sop_instance_uid)
 
     def keep_result(self, job_id: int, source: Path) -> Stored:
         """Make a finished result file durable under ``results/<job>/`` and say where it lies."""
-        folder = self.root / "results" / str(job_id)
+        place = f"results/{job_id}"
+        folder = f"{self.root}/{place}"
         self._anchor(folder)
-        data = source.read_bytes()
-        target = folder / source.name
-        self._write(target, (data,), folder)
-        return Stored(str(target.relative_to(self.root)), hashlib.sha256(data).hexdigest(), len(data))
+        # Begun beside its place: incoming/ is cleared when the listener starts, while others may write.
+        draft = Draft(folder, b"", durable=self._durable)
+        try:
+            draft.write(source.read_bytes())
+            draft.seal()
+            draft.move(f"{folder}/{source.name}")
+            self._sync_folders(folder)
+        except OSError:
+            draft.discard()
+            raise
+        return Stored(f"{place}/{source.name}", draft.digest, draft.size_bytes)
 
-    def clear_quarantine(self, before: float) -> None:
-        """Remove what came into quarantine before a moment (seconds since the epoch)."""
-        for path in (self.root / "quarantine").iterdir():
-            if path.stat().st_mtime < before:
-                path.unlink(missing_ok=True)
-
-    def quarantine(self, data: bytes | memoryview, reason: str) -> Path:
-        """Keep bytes that cannot be read, with the reason beside them."""
-        name = uuid.uuid4().hex
-        target = self.root / "quarantine" / f"{name}.bin"
-        self._write(target, (data,))
-        (self.root / "quarantine" / f"{name}.txt").write_text(reason + "\n", "utf-8")
-        return target
-
-    def _anchor(self, folder: Path) -> None:
+    def _anchor(self, folder: str) -> None:
         # Made is not enough: whoever made the folder may not have synced its parents yet, or may have failed to.
-        if folder in self._anchored and folder.is_dir():
+        if folder in self._anchored and os.access(folder, os.F_OK):
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        self._sync_folders(folder.parent, folder.parent.parent)
+        made = Path(folder)
+        made.mkdir(parents=True, exist_ok=True)
+        self._sync_folders(made.parent, made.parent.parent)
         if len(self._anchored) > MOST_ANCHORED:
             self._anchored.clear()
         self._anchored.add(folder)
 
-    def _sync_folders(self, *folders: Path) -> None:
+    def _sync_folders(self, *folders: str | Path) -> None:
         for folder in folders if self._durable else ():
             sync_folder(folder)
 
-    def _write(self, target: Path, parts: Sequence[bytes | memoryview], where: Path | None = None) -> None:
-        # Results are begun beside their place: incoming/ is cleared when the listener starts, while others may write.
-        temporary = (where or self.root / "incoming") / uuid.uuid4().hex
-        try:
-            with temporary.open("wb", buffering=0) as file:
-                for part in parts:
-                    write_all(file.fileno(), part)
-                if self._durable:
-                    os.fsync(file.fileno())
-            temporary.replace(target)
-            self._sync_folders(target.parent)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-
     def study_folder(self, study_uid: str) -> Path:
         """Where a study's instances lie."""
-        name = _name(study_uid)
-        return self.root / "instances" / name[:2] / name
+        return self.root / _study_place(study_uid)
 
     def absolute(self, path: str) -> Path:
         """The file behind a relative path of the ledger."""
@@ -155,29 +174,39 @@ class Spool:
         return shutil.disk_usage(self.root).free
 
 
-def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae: str) -> bytes:
-    """Preamble and file meta information (PS3.10 Section 7.1) for an instance received from ``source_ae``."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = UID(sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(sop_instance_uid)
-    meta.TransferSyntaxUID = UID(transfer_syntax_uid)
-    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION
-    meta.SourceApplicationEntityTitle = source_ae
-    buffer = BytesIO()
-    buffer.write(b"\0" * 128 + b"DICM")
-    write_file_meta_info(buffer, meta)
-    return buffer.getvalue()
-
-
 def dataset_digest(path: Path) -> str:
-    """SHA-256 of the data set in a Part 10 file of the spool: everything after the file meta information."""
+    """XXH3-128 of the data set in a Part 10 file of the spool: everything after the file meta information."""
+    digest = xxhash.xxh3_128()
     with path.open("rb") as file:
-        head = file.read(144)
-        group_length = int.from_bytes(head[140:144], "little")
-        file.seek(144 + group_length)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(_dataset_start(file))
+        while piece := file.read(PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _dataset_start(file: BinaryIO) -> int:
+    """Where the data set begins in a Part 10 file (PS3.10 Section 7.1); leaves the file at its start."""
+    head = file.read(144)
+    file.seek(0)
+    return 144 + int.from_bytes(head[140:144], "little")
+
+
+def _holds(target: str, draft: Draft) -> bool:
+    # The digest in the name is half of a digest that an attacker could collide: only equal bytes are the same content.
+    # What is there under this name with other bytes is damaged, and makes way.
+    with Path(target).open("rb") as file:
+        start = _dataset_start(file)
+        if os.fstat(file.fileno()).st_size - start != draft.size_bytes:
+            return False
+        file.seek(start)
+        pieces = range(0, draft.size_bytes, PIECE_BYTES)
+        return all(file.read(PIECE_BYTES) == draft.read_at(offset, PIECE_BYTES) for offset in pieces)
+
+
+@lru_cache(maxsize=256)
+def _study_place(study_uid: str) -> str:
+    name = _name(study_uid)
+    return f"instances/{name[:2]}/{name}"
 
 
 def _name(uid: str) -> str:

@@ -1,23 +1,43 @@
-"""Reading the few attributes that choosing and stacking need, without ever decoding a pixel."""
+"""Reading the few attributes that choosing and stacking need, without ever decoding a pixel.
+
+The whole data set is walked over, so that what is acknowledged is complete: no element cut off, no length that lies,
+and as many pixels as the header says.
+"""
 
 from __future__ import annotations
 
 import math
-import zlib
-from collections.abc import Sequence
+import os
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
 
 from pydicom import config as pydicom_config
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset, read_file_meta_info, read_preamble
-from pydicom.tag import BaseTag, Tag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.datadict import tag_for_keyword
+from pydicom.filereader import read_sequence
+from pydicom.uid import UID
 
 from overread.domain.errors import Refused
 from overread.domain.study import Instance
+from overread.spool.elements import (
+    PIXEL_DATA,
+    PIXEL_TAGS,
+    SEQUENCE_BYTES,
+    TEXT_BYTES,
+    Elements,
+    Encoding,
+    Place,
+    ReadAt,
+    Value,
+    name,
+    scan,
+)
+from overread.spool.inflate import inflated
 
 KEYWORDS = [
     "SpecificCharacterSet",
@@ -39,6 +59,9 @@ KEYWORDS = [
     "Columns",
     "NumberOfFrames",
     "SamplesPerPixel",
+    "BitsAllocated",
+    "PhotometricInterpretation",
+    "PixelDataProviderURL",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
@@ -46,151 +69,264 @@ KEYWORDS = [
     "GantryDetectorTilt",
     "ContributingEquipmentSequence",
 ]
-TAGS = [Tag(keyword) for keyword in KEYWORDS]
-LAST_HEADER_GROUP = 0x0028
-INFLATE_LIMIT_BYTES = 1 << 20
+TAGS = {keyword: int(tag_for_keyword(keyword) or 0) for keyword in KEYWORDS}
+WANTED = {tag: SEQUENCE_BYTES if k.endswith("Sequence") else TEXT_BYTES for k, tag in TAGS.items()}
+PADDING = b"\0 "
+ESCAPE = b"\x1b"
+UID_LETTERS = frozenset("0123456789.")
+LARGEST_INTEGER = 2**63 - 1
+
+# Text as bytes: what a VR of text holds, and what implicit VR and UN leave open (PS3.5 Section 6.2).
+TEXT_VRS = frozenset([b"", *b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UN UR UT".split()])
+NUMBER_FORMATS = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"UV": "Q", b"SV": "q", b"FL": "f", b"FD": "d"}
+# What implicit VR leaves open, where it is not text.
+BINARY = dict.fromkeys(["Rows", "Columns", "SamplesPerPixel", "BitsAllocated"], "H")
+# SpecificCharacterSet is for these alone; all others are plain (PS3.5 Section 6.1.2.2).
+TRANSLATED = {"SeriesDescription", "Manufacturer", "ManufacturerModelName"}
+DELIMITERS = {ord(c) for c in "\n\r\t\f\\"}  # each returns to the first character set (PS3.5 Section 6.1.2.5.3)
+
+# Pixels lie at an address (PS3.5 Sections A.6 and A.7) or went another way in real time: a data set without is whole.
+JPIP = ("1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205")
+ELSEWHERE = (*JPIP, "1.2.840.10008.1.2.7.")
+IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+NATIVE = {IMPLICIT, "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", BIG_ENDIAN}
+DEFLATED = {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
+# The part of the samples that chroma subsampling leaves (PS3.3 Section C.7.6.3.1.2).
+SUBSAMPLED = {"YBR_FULL_422": (2, 3), "YBR_PARTIAL_422": (2, 3), "YBR_PARTIAL_420": (1, 2)}
+
+FILE_META = Encoding("Explicit VR Little Endian")
+TRANSFER_SYNTAX, SOURCE_AE = 0x00020010, 0x00020016
+# After the preamble, the prefix and the first element, which is the length of the others.
+META_MAGIC = b"DICM\x02\0\0\0UL\x04\0"
+META_START = 144
+NOTHING = Value(b"", b"")
 
 
-def read_instance(data: bytes | memoryview, transfer_syntax_uid: str) -> Instance:
-    """Read the header of an encoded data set (PS3.5 Section 7) without its pixels.
+def read_header(
+    read_at: ReadAt, size_bytes: int, transfer_syntax_uid: str, *, scratch: Path | None = None
+) -> Instance:
+    """Read the header of an encoded data set (PS3.5 Section 7), and see that all of it is there, without its pixels.
 
-    Raises Refused, naming the attribute, when it cannot be read or does not say which instance it is.
+    ``read_at(offset, count)`` gives its bytes, fewer only at the end. A deflated one is inflated into a temporary file
+    without a name, in ``scratch`` if given. Raises Refused, naming the attribute, when the data set cannot be read, is
+    cut off, or does not say which instance it is; OSError when the disk fails.
     """
-    syntax = UID(transfer_syntax_uid)
     try:
-        stream = BytesIO(_inflated(data) if syntax == DeflatedExplicitVRLittleEndian else data)
-        return _instance(_parse(stream, syntax), transfer_syntax_uid)
-    except Refused:
+        encoding = _encoding(transfer_syntax_uid)
+        with _plain(read_at, size_bytes, transfer_syntax_uid, scratch) as (read_plain_at, plain_bytes):
+            return _instance(scan(read_plain_at, plain_bytes, encoding, WANTED), encoding, transfer_syntax_uid)
+    except (Refused, OSError):
         raise
     except Exception as error:
-        # The edge to whatever a stranger sends: pydicom raises a dozen kinds of errors on broken data, RecursionError
-        # among them, and none may reach the network thread.
+        # The edge to whatever a stranger sends: no error that broken data causes may reach the network thread.
         raise Refused(f"the data set cannot be read ({type(error).__name__})") from error
 
 
-def read_file(path: Path) -> Instance:
-    """Read the header of a Part 10 file in the spool; raises Refused when it cannot be read."""
+def read_instance(data: bytes | memoryview, transfer_syntax_uid: str) -> Instance:
+    """``read_header`` of a data set in memory."""
+    view = memoryview(data)
+    return read_header(lambda offset, count: bytes(view[offset : offset + count]), len(view), transfer_syntax_uid)
+
+
+def read_file(path: Path, *, scratch: Path | None = None) -> Instance:
+    """``read_header`` of a Part 10 file in the spool; Refused also when it cannot be opened."""
     try:
-        with path.open("rb") as file:
-            read_preamble(file, force=False)
-            meta = read_file_meta_info(path)
-            syntax = UID(str(meta.TransferSyntaxUID))
-            file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
-            stream = BytesIO(_inflated(file.read())) if syntax == DeflatedExplicitVRLittleEndian else file
-            instance = _instance(_parse(stream, syntax), str(syntax))
-    except Refused:
-        raise
-    except Exception as error:  # the same edge: the file may be anything
+        file = path.open("rb", buffering=0)
+    except OSError as error:
         raise Refused(f"{path.name} is no readable DICOM file ({type(error).__name__})") from error
-    return replace(instance, calling_ae=str(meta.get("SourceApplicationEntityTitle", "")))
+    with file:
+        descriptor = file.fileno()
+        start, syntax, calling_ae = _file_meta(descriptor, path)
+        size = max(os.fstat(descriptor).st_size - start, 0)
+
+        def read_at(offset: int, count: int) -> bytes:
+            return os.pread(descriptor, count, start + offset)
+
+        return replace(read_header(read_at, size, syntax, scratch=scratch), calling_ae=calling_ae)
 
 
-def _parse(stream: BinaryIO, syntax: UID) -> Dataset:
-    _require_syntax(stream, syntax)
-
-    def past_header(tag: BaseTag, _vr: str | None, _length: int) -> bool:
-        return int(tag.group) > LAST_HEADER_GROUP
-
-    return read_dataset(
-        stream,
-        syntax.is_implicit_VR,
-        syntax.is_little_endian,
-        stop_when=past_header,
-        specific_tags=TAGS,
-        at_top_level=True,
-    )
+def _file_meta(descriptor: int, path: Path) -> tuple[int, str, str]:
+    """Where the data set starts, its transfer syntax, and who sent it (PS3.10 Section 7.1)."""
+    head = os.pread(descriptor, META_START, 0)
+    if len(head) < META_START or head[128:140] != META_MAGIC:
+        raise Refused(f"{path.name} is no readable DICOM file (no file meta information)")
+    size = int.from_bytes(head[140:], "little")
+    wanted = {TRANSFER_SYNTAX: 64, SOURCE_AE: TEXT_BYTES}
+    found = scan(lambda at, count: os.pread(descriptor, count, META_START + at), size, FILE_META, wanted).values
+    if TRANSFER_SYNTAX not in found:
+        raise Refused(f"{path.name} is no readable DICOM file (no transfer syntax)")
+    syntax, calling_ae = (_clean(found.get(t, NOTHING).raw.decode("latin-1")) for t in (TRANSFER_SYNTAX, SOURCE_AE))
+    return META_START + size, syntax, calling_ae
 
 
-def _require_syntax(stream: BinaryIO, syntax: UID) -> None:
-    # pydicom reads the other encoding with a warning; nobody after us would.
-    start = stream.tell()
-    vr = stream.read(6)[4:]
-    stream.seek(start)
-    if vr and all(0x41 <= byte <= 0x5A for byte in vr) == syntax.is_implicit_VR:
-        raise Refused(f"the data set is not encoded as its transfer syntax says ({syntax.name})")
+@lru_cache(maxsize=64)
+def _encoding(transfer_syntax_uid: str) -> Encoding:
+    # What is still to be invented is explicit VR little endian, like all that is compressed (PS3.5 Section A.4).
+    if transfer_syntax_uid != IMPLICIT and not transfer_syntax_uid.startswith(IMPLICIT + "."):
+        raise Refused(f"the transfer syntax {_clean(transfer_syntax_uid)[:64]} is not one of the Standard")
+    name = UID(transfer_syntax_uid).name
+    return Encoding(name, transfer_syntax_uid != IMPLICIT, transfer_syntax_uid != BIG_ENDIAN)
 
 
-def _inflated(data: bytes | memoryview) -> bytes:
-    # Enough for any header; a bomb is never inflated further.
-    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, INFLATE_LIMIT_BYTES)
+def _plain(
+    read_at: ReadAt, size_bytes: int, transfer_syntax_uid: str, scratch: Path | None
+) -> AbstractContextManager[tuple[ReadAt, int]]:
+    if transfer_syntax_uid in DEFLATED:
+        return inflated(read_at, size_bytes, scratch)
+    return nullcontext((read_at, size_bytes))
 
 
-def _instance(header: Dataset, transfer_syntax_uid: str) -> Instance:
-    return Instance(
-        sop_instance_uid=_uid(header, "SOPInstanceUID"),
-        sop_class_uid=_uid(header, "SOPClassUID"),
-        series_uid=_uid(header, "SeriesInstanceUID"),
-        study_uid=_uid(header, "StudyInstanceUID"),
+def _instance(found: Elements, encoding: Encoding, transfer_syntax_uid: str) -> Instance:
+    header = _Header(found.values, encoding)
+    instance = Instance(
+        sop_instance_uid=header.uid("SOPInstanceUID"),
+        sop_class_uid=header.uid("SOPClassUID"),
+        series_uid=header.uid("SeriesInstanceUID"),
+        study_uid=header.uid("StudyInstanceUID"),
         transfer_syntax_uid=transfer_syntax_uid,
-        modality=_text(header, "Modality"),
-        image_type=tuple(_clean(v) for v in _list(header, "ImageType")),
-        series_number=_number(header, "SeriesNumber", int),
-        instance_number=_number(header, "InstanceNumber", int),
-        series_description=_text(header, "SeriesDescription"),
-        body_part=_text(header, "BodyPartExamined"),
-        manufacturer=_text(header, "Manufacturer"),
-        model_name=_text(header, "ManufacturerModelName"),
-        frame_of_reference_uid=_text(header, "FrameOfReferenceUID"),
-        acquisition_number=_number(header, "AcquisitionNumber", int),
-        rows=_number(header, "Rows", int),
-        columns=_number(header, "Columns", int),
-        number_of_frames=_number(header, "NumberOfFrames", int) or 1,
-        samples_per_pixel=_number(header, "SamplesPerPixel", int) or 1,
-        position=_numbers(header, "ImagePositionPatient"),
-        orientation=_numbers(header, "ImageOrientationPatient"),
-        pixel_spacing=_numbers(header, "PixelSpacing"),
-        slice_thickness=_number(header, "SliceThickness", float),
-        gantry_tilt=_number(header, "GantryDetectorTilt", float),
-        equipment_purposes=_purposes(header),
+        modality=header.text("Modality"),
+        image_type=tuple(map(_clean, header.texts("ImageType"))),
+        series_number=header.integer("SeriesNumber"),
+        instance_number=header.integer("InstanceNumber"),
+        series_description=header.text("SeriesDescription"),
+        body_part=header.text("BodyPartExamined"),
+        manufacturer=header.text("Manufacturer"),
+        model_name=header.text("ManufacturerModelName"),
+        frame_of_reference_uid=header.text("FrameOfReferenceUID"),
+        acquisition_number=header.integer("AcquisitionNumber"),
+        rows=header.integer("Rows"),
+        columns=header.integer("Columns"),
+        number_of_frames=header.integer("NumberOfFrames") or 1,
+        samples_per_pixel=header.integer("SamplesPerPixel") or 1,
+        position=header.reals("ImagePositionPatient"),
+        orientation=header.reals("ImageOrientationPatient"),
+        pixel_spacing=header.reals("PixelSpacing"),
+        slice_thickness=header.real("SliceThickness"),
+        gantry_tilt=header.real("GantryDetectorTilt"),
+        equipment_purposes=header.purposes(),
     )
+    _require_pixels(found.pixels, instance, header, transfer_syntax_uid)
+    return instance
 
 
-def _uid(header: Dataset, keyword: str) -> str:
-    value = _text(header, keyword)
-    if not value or len(value) > 64 or not set(value) <= set("0123456789."):
-        raise Refused(f"{keyword} is {'empty' if not value else 'not a valid UID'} (PS3.5 Section 9.1)")
-    return value
+class _Header:
+    """Values of the top level by keyword: clean, or left out where they are not what they should be."""
+
+    def __init__(self, values: dict[int, Value], encoding: Encoding) -> None:
+        self._values = values
+        self._encoding = encoding
+
+    def uid(self, keyword: str) -> str:
+        value = self.text(keyword)
+        if value and len(value) <= 64 and UID_LETTERS.issuperset(value):
+            return value
+        empty = not value and not self._get(keyword).raw.strip(PADDING)
+        raise Refused(f"{keyword} is {'empty' if empty else 'not a valid UID'} (PS3.5 Section 9.1)")
+
+    def text(self, keyword: str) -> str:
+        values = self.texts(keyword)
+        return _clean(values[0]) if values else ""
+
+    def texts(self, keyword: str) -> list[str]:
+        vr, raw = self._get(keyword)
+        raw = raw.strip(PADDING)
+        if not raw or vr not in TEXT_VRS:
+            return []
+        if raw.isascii() and ESCAPE not in raw:
+            text = raw.decode("ascii")
+        elif keyword in TRANSLATED:
+            text = _decoded(raw, _character_sets(self._get("SpecificCharacterSet").raw))
+        else:
+            text = raw.decode("latin-1")
+        return text.split("\\")
+
+    def integer(self, keyword: str) -> int | None:
+        numbers = self._numbers(keyword, int, 1)
+        if not numbers or numbers[0] != int(numbers[0]) or abs(numbers[0]) > LARGEST_INTEGER:
+            return None
+        return int(numbers[0])
+
+    def real(self, keyword: str) -> float | None:
+        numbers = self._numbers(keyword, float, 1)
+        return float(numbers[0]) if numbers else None
+
+    def reals(self, keyword: str) -> tuple[float, ...]:
+        return tuple(map(float, self._numbers(keyword, float)))
+
+    def _numbers(self, keyword: str, kind: Callable[[bytes], float], most: int = -1) -> Sequence[float]:
+        """The first ``most`` numbers, all finite, or none."""
+        vr, raw = self._get(keyword)
+        known = vr not in (b"", b"UN")  # of an unknown VR the bytes are little endian (PS3.5 Section 6.2.2)
+        code = NUMBER_FORMATS.get(vr) if known else BINARY.get(keyword)
+        try:
+            if code is None:
+                parts = raw.strip(PADDING).split(b"\\")[: most if most > 0 else None]
+                numbers: Sequence[float] = [_number(part, kind) for part in parts]
+            else:
+                order = "<" if self._encoding.little or not known else ">"
+                numbers = [n for (n,) in struct.iter_unpack(order + code, raw)]
+            return numbers if all(map(math.isfinite, numbers)) else ()
+        except (OverflowError, ValueError, struct.error):
+            return ()
+
+    def purposes(self) -> tuple[str, ...]:
+        """What the contributing equipment was for, as code values."""
+        vr, raw = self._get("ContributingEquipmentSequence")
+        if not raw:
+            return ()
+        if vr not in (b"", b"SQ", b"UN"):
+            raise Refused("ContributingEquipmentSequence is not a sequence")
+        implicit = vr != b"SQ"
+        items = read_sequence(BytesIO(raw), implicit, implicit or self._encoding.little, len(raw), "iso8859")
+        codes = (code for item in items for code in item.get("PurposeOfReferenceCodeSequence") or ())
+        return tuple(_clean(code.get("CodeValue", "")) for code in codes)
+
+    def _get(self, keyword: str) -> Value:
+        return self._values.get(TAGS[keyword], NOTHING)
 
 
-def _list(header: Dataset, keyword: str) -> Sequence[Any]:
-    value = header.get(keyword)
-    if value is None or value == "":
-        return ()
-    return value if not isinstance(value, str | bytes) and hasattr(value, "__iter__") else (value,)
+def _number(text: bytes, kind: Callable[[bytes], float]) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        return float(text.strip(PADDING))  # "3.0" where an integer should be, or a NUL between two values
 
 
-def _text(header: Dataset, keyword: str) -> str:
-    values = _list(header, keyword)
-    return _clean(values[0]) if len(values) else ""
-
-
-def _clean(value: object) -> str:
+def _clean(text: object) -> str:
     # A NUL or half a character would be refused by a database later, when the sender has gone.
-    return "".join(c for c in str(value) if c.isprintable()).strip()
+    text = str(text)
+    return (text if text.isprintable() else "".join(filter(str.isprintable, text))).strip()
 
 
-def _number(header: Dataset, keyword: str, kind: type[Any]) -> Any:
-    try:
-        value = kind(_list(header, keyword)[0])
-    except (IndexError, OverflowError, TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
+@lru_cache(maxsize=64)
+def _character_sets(raw: bytes) -> tuple[str, ...]:
+    names = [n.strip() for n in raw.strip(PADDING).decode("latin-1").split("\\")]
+    return tuple(convert_encodings(names))
 
 
-def _numbers(header: Dataset, keyword: str) -> tuple[float, ...]:
-    try:
-        values = tuple(float(v) for v in _list(header, keyword))
-    except (OverflowError, TypeError, ValueError):
-        return ()
-    return values if all(map(math.isfinite, values)) else ()
+def _decoded(raw: bytes, character_sets: Sequence[str]) -> str:
+    if ESCAPE in raw:
+        return str(decode_bytes(raw, character_sets, DELIMITERS))
+    return raw.decode(character_sets[0], "replace")
 
 
-def _purposes(header: Dataset) -> tuple[str, ...]:
-    found = []
-    for item in header.get("ContributingEquipmentSequence") or ():
-        for purpose in item.get("PurposeOfReferenceCodeSequence") or ():
-            found.append(_clean(purpose.get("CodeValue", "")))
-    return tuple(found)
+def _require_pixels(pixels: Mapping[int, Place], instance: Instance, header: _Header, syntax: str) -> None:
+    least = _native_bytes(instance, header)
+    for tag, place in pixels.items():
+        if place.encapsulated and (syntax in NATIVE or tag != PIXEL_DATA):
+            raise Refused(f"{PIXEL_TAGS[tag]} {name(tag)} is encapsulated, which its transfer syntax does not know")
+        if not place.encapsulated and place.length < least:
+            raise Refused(f"{PIXEL_TAGS[tag]} {name(tag)} has {place.length} bytes, and the header says {least}")
+    if least and not pixels and not syntax.startswith(ELSEWHERE) and not header.text("PixelDataProviderURL"):
+        raise Refused(f"PixelData {name(PIXEL_DATA)} is missing, and the header says {least} bytes")
+
+
+def _native_bytes(instance: Instance, header: _Header) -> int:
+    """How long pixels are at least when they are not compressed (PS3.5 Section 8.1); 0 when the header is silent."""
+    bits = header.integer("BitsAllocated") or 0
+    samples = (instance.rows or 0) * (instance.columns or 0) * instance.samples_per_pixel * instance.number_of_frames
+    part, whole = SUBSAMPLED.get(header.text("PhotometricInterpretation"), (1, 1))
+    return -(-samples * bits * part // (8 * whole))
 
 
 # What strangers send is read as it is; what overread writes is validated where it is written.

@@ -151,6 +151,8 @@ def test_what_nobody_catches_is_logged_discreetly(begin: Callable[..., Log]) -> 
     ("event", "level"),
     [
         (events.InstanceReceived("CT1", "1.2.3", "1.2", 9, 0.1), "DEBUG"),
+        (events.InstancesIndexed(500, 0, 1), "DEBUG"),
+        (events.SpoolDiscrepancy("missing", 3), "DEBUG"),
         (events.AssociationOpened("CT1", "127.0.0.1"), "INFO"),
         (events.StudyCompleted("1.2.3", 3, 0), "INFO"),
         (events.JobMoved(7, "ct_chest", "1.2.3", "RUNNING", "DELIVERING", ""), "INFO"),

@@ -28,8 +28,8 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"overread_{name}", labels)
 
 
-def received(caller: str = "CT1", size: int = 1000, duplicate: bool = False) -> events.InstanceReceived:
-    return events.InstanceReceived(caller, "1.2.3", "1.2", size, 0.004, duplicate)
+def received(caller: str = "CT1", size: int = 1000) -> events.InstanceReceived:
+    return events.InstanceReceived(caller, "1.2.3", "1.2", size, 0.004)
 
 
 def test_every_kind_of_event_is_counted(metrics: Metrics) -> None:
@@ -42,12 +42,25 @@ def test_an_unknown_event_is_ignored(metrics: Metrics) -> None:
 
 def test_instances_and_bytes_by_calling_ae(metrics: Metrics) -> None:
     metrics(received())
-    metrics(received(size=500, duplicate=True))
+    metrics(received(size=500))
     assert value(metrics, "instances_received_total", calling_ae="CT1") == 2
     assert value(metrics, "received_bytes_total", calling_ae="CT1") == 1500
-    assert value(metrics, "instances_duplicate_total", calling_ae="CT1") == 1
     assert value(metrics, "receive_duration_seconds_count") == 2
     assert (value(metrics, "last_instance_timestamp_seconds") or 0) > 1.7e9
+
+
+def test_what_became_of_instances_in_the_ledger(metrics: Metrics) -> None:
+    metrics(events.InstancesIndexed(100, 7, 0))
+    metrics(events.InstancesIndexed(50, 0, 2))
+    names = ("instances_indexed_total", "instances_duplicate_total", "instances_conflicting_total")
+    assert [value(metrics, name) for name in names] == [150, 7, 2]
+
+
+def test_a_comparison_of_spool_and_ledger_replaces_the_one_before(metrics: Metrics) -> None:
+    for count in (9, 4):
+        metrics(events.SpoolDiscrepancy("missing", count))
+    assert value(metrics, "spool_discrepancies", kind="missing") == 4
+    assert value(metrics, "spool_discrepancies", kind="half-written") == 0
 
 
 def test_associations_open_and_close(metrics: Metrics) -> None:

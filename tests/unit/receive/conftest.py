@@ -21,8 +21,11 @@ from pynetdicom.sop_class import Verification
 from overread.domain.events import Event
 from overread.ledger.arrivals import Arrival
 from overread.receive.admission import Admission
+from overread.receive.intake import Intake
 from overread.receive.listener import Door, Listener
+from overread.receive.upper_layer import FAST
 from overread.spool import Spool
+from overread.spool.quarantine import Quarantine
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -37,6 +40,7 @@ class House:
     arrivals: list[Arrival] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     room: bool = True
+    quarantine: Quarantine | None = None
 
     def said(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
@@ -71,7 +75,11 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             options.get("room", lambda: made.room),
         )
         door = Door("OVERREAD", "127.0.0.1", 0, 16384, 5.0, 5.0, options.get("network_timeout_s", 5.0))
-        made.listener = Listener(door, admission, spool, options.get("keep", made.arrivals.append), made.events.append)
+        keep = options.get("keep", made.arrivals.append)
+        quarantine = Quarantine(spool.root / "quarantine")
+        made.quarantine = quarantine
+        intake = Intake(spool, quarantine, admission.has_room, keep, made.events.append)
+        made.listener = Listener(door, admission, intake, made.events.append, options.get("layers", FAST))
         made.listener.start()
         running.append(made)
         return made

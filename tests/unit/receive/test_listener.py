@@ -188,7 +188,7 @@ def test_another_uid_than_in_the_command_is_a_mismatch(
     ("spoil", "reason"),
     [
         (lambda data: b"\xff" * 64, "not encoded as its transfer syntax says"),
-        (lambda data: data[:40], "is empty|cannot be read"),
+        (lambda data: data[:40], "is empty|cannot be read|past the end|is cut|ends"),
         (lambda data: data[:4] + b"\x1a\x00\x00\x00" + data[8:], "not encoded as its transfer syntax says"),
     ],
     ids=["rubbish", "truncated", "implicit on an explicit context"],
@@ -202,13 +202,16 @@ def test_what_cannot_be_read_is_refused_and_kept_with_the_reason(
     assert store(call(home), spoiled, uid) == 0xC000
     assert home.stored() == []
     assert home.arrivals == []
-    (kept,) = (home.spool.root / "quarantine").glob("*.bin")
-    assert kept.read_bytes() == spoiled
-    assert re.search(reason, kept.with_suffix(".txt").read_text())
-    assert "from CT1" in kept.with_suffix(".txt").read_text()
+    assert home.quarantine is not None
+    (entry,) = home.quarantine.entries()
+    whole = entry.file.read_bytes()
+    assert whole[144 + int.from_bytes(whole[140:144], "little") :] == spoiled
+    assert re.search(reason, entry.facts.reason)
+    assert (entry.facts.calling_ae, entry.facts.status, entry.facts.sop_instance_uid) == ("CT1", 0xC000, uid)
+    assert until(lambda: not list((home.spool.root / "incoming").iterdir()))
 
 
-@pytest.mark.parametrize("name", ["write", "fsync"])
+@pytest.mark.parametrize("name", ["writev", "fdatasync", "rename", "fsync", "open"])
 def test_a_disk_that_fails_is_never_acknowledged(
     house: Callable[..., House], call: Call, store: Store, ct_bytes: Slices, name: str
 ) -> None:
@@ -221,9 +224,10 @@ def test_a_disk_that_fails_is_never_acknowledged(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, name, fail)
         assert store(association, ct_bytes[0][1], ct_bytes[0][0]) == 0xA700
-        assert store(association, b"rubbish!", ct_bytes[0][0]) == 0xA700  # nor can it be put in quarantine
+        if name in ("writev", "fdatasync", "open"):
+            assert store(association, b"rubbish!", ct_bytes[0][0]) == 0xA700  # nor can it be put in quarantine
     assert home.arrivals == []
-    assert home.stored() == []
+    assert not list((home.spool.root / "incoming").iterdir())
     assert store(association, ct_bytes[0][1], ct_bytes[0][0]) == 0x0000
 
 

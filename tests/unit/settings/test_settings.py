@@ -57,12 +57,21 @@ def test_everything_given_is_kept(tmp_path: Path) -> None:
     assert settings.deliver == (Deliver("pacs", ae_title="PACS", host="10.0.0.5"),)
 
 
+def test_retention_and_the_listener_have_limits_of_their_own(tmp_path: Path) -> None:
+    settings = read(
+        tmp_path,
+        '[receive]\nmin_free_mb = 5\ndurability = "none"\nlayers = false\n[retain]\nmin_free_mb = 7\nmax_gb = 2\n',
+    )
+    assert (settings.receive.min_free_mb, settings.receive.durability, settings.receive.layers) == (5, "none", False)
+    assert (settings.retain.days, settings.retain.max_gb, settings.retain.min_free_mb) == (14.0, 2.0, 7)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("[recieve]\n", "unknown key 'recieve'; did you mean 'receive'?"),
         ("[receive]\nprot = 1\n", "unknown key receive.'prot'; did you mean 'port'?"),
-        ("[retain]\nxyzzy = 1\n", "unknown key retain.'xyzzy'; known keys: days"),
+        ("[retain]\nxyzzy = 1\n", "unknown key retain.'xyzzy'; known keys: days, max_gb, min_free_mb"),
         (PACS + "hots = 1\n", "unknown key deliver[0].'hots'; did you mean 'host'?"),
         ('[receive]\nport = "104"\n', "receive.port must be a int, not '104'"),
         ("[receive]\nport = true\n", "receive.port must be a int, not True"),
@@ -90,6 +99,11 @@ def test_everything_given_is_kept(tmp_path: Path) -> None:
         ("[schedule]\nslots = 0\n", "schedule.slots is 0; it must lie between 1 and 64"),
         ("[schedule]\nlease_s = -1\n", "schedule.lease_s is -1.0; it must lie between 1"),
         ("[retain]\ndays = -1\n", "retain.days is -1.0; it must lie between 0"),
+        ("[retain]\nmax_gb = -1\n", "retain.max_gb is -1.0; it must lie between 0"),
+        ("[retain]\nmin_free_mb = -1\n", "retain.min_free_mb is -1; it must lie between 0"),
+        ("[retain]\nmin_free_mb = 0.5\n", "retain.min_free_mb must be a int, not 0.5"),
+        ("[receive]\ndurability = 'some'\n", "receive.durability is 'some'; it can be full or none"),
+        ("[receive]\nlayers = 'off'\n", "receive.layers must be a bool, not 'off'"),
         ("[observe]\nlog = 'xml'\n", "observe.log is 'xml'; it can be json or text"),
         ("[observe]\nlevel = 'loud'\n", "observe.level is 'loud'; it can be DEBUG or INFO"),
         (PACS + PACS, "two destinations share the name 'pacs'; names must differ"),

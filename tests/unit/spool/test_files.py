@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import itertools
 import os
 import threading
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
 import pytest
+import xxhash
+from pydicom.dataset import FileMetaDataset
+from pydicom.filewriter import write_file_meta_info
 
+from overread.domain.study import Instance
 from overread.spool import Spool
-from overread.spool.files import dataset_digest, file_meta
+from overread.spool.files import dataset_digest
+from overread.spool.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION, file_meta
 
 META = file_meta("1.2.840.10008.5.1.4.1.1.2", "1.2.3", "1.2.840.10008.1.2.1", "CT1")
 
@@ -32,14 +37,16 @@ def spool(tmp_path: Path) -> Spool:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Every write, fsync and rename in order, as (call, path)."""
     calls: list[tuple[str, str]] = []
-    write, fsync, replace = os.write, os.fsync, Path.replace
+    write, writev, fsync, fdatasync, rename = os.write, os.writev, os.fsync, os.fdatasync, os.rename
 
     def name(descriptor: int) -> str:
         return str(Path(f"/proc/self/fd/{descriptor}").readlink())
 
     monkeypatch.setattr(os, "write", lambda fd, data: (calls.append(("write", name(fd))), write(fd, data))[1])
+    monkeypatch.setattr(os, "writev", lambda fd, data: (calls.append(("write", name(fd))), writev(fd, data))[1])
+    monkeypatch.setattr(os, "fdatasync", lambda fd: (calls.append(("fsync", name(fd))), fdatasync(fd))[1])
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(("fsync", name(fd))), fsync(fd))[1])
-    monkeypatch.setattr(Path, "replace", lambda p, to: (calls.append(("rename", str(to))), replace(p, to))[1])
+    monkeypatch.setattr(os, "rename", lambda p, to: (calls.append(("rename", str(to))), rename(p, to))[1])
     return calls
 
 
@@ -57,7 +64,7 @@ def test_a_file_is_meta_and_then_the_data_set_byte_for_byte(spool: Spool) -> Non
     stored = spool.keep("1.2", "1.2.3", META, memoryview(data))
     path = spool.absolute(stored.path)
     assert path.read_bytes() == META + data
-    assert (stored.digest, stored.size_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert (stored.digest, stored.size_bytes) == (xxhash.xxh3_128_hexdigest(data), len(data))
     assert dataset_digest(path) == stored.digest
 
 
@@ -81,8 +88,8 @@ def test_a_file_is_written_synced_renamed_and_its_folder_synced_before_it_is_ack
 ) -> None:
     target = spool.absolute(spool.keep("1.2", "1.2.3", META, b"data").path)
     kinds = [(call, "incoming" if "/incoming/" in path else path) for call, path in told]
-    assert kinds[-4:] == [("write", "incoming"), ("fsync", "incoming"), ("rename", str(target)),
-                          ("fsync", str(target.parent))]  # fmt: skip
+    assert kinds[0] == ("write", "incoming")
+    assert kinds[-3:] == [("fsync", "incoming"), ("rename", str(target)), ("fsync", str(target.parent))]
 
 
 def test_the_folders_above_a_new_study_are_synced_too(spool: Spool, told: list[tuple[str, str]]) -> None:
@@ -111,7 +118,7 @@ def test_the_spool_itself_is_synced_when_it_is_made(tmp_path: Path, told: list[t
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, k: int) -> Callable[[], int]:
-    """Let the k-th write, fsync or rename fail; returns how many there were."""
+    """Let the k-th open, write, sync or rename fail; returns how many there were."""
     count = itertools.count(1)
     seen = [0]
 
@@ -124,14 +131,13 @@ def failing(monkeypatch: pytest.MonkeyPatch, k: int) -> Callable[[], int]:
 
         return call
 
-    monkeypatch.setattr(os, "write", fail_at(os.write))
-    monkeypatch.setattr(os, "fsync", fail_at(os.fsync))
-    monkeypatch.setattr(Path, "replace", fail_at(Path.replace))
+    for name in ("open", "write", "writev", "fdatasync", "fsync", "rename"):
+        monkeypatch.setattr(os, name, fail_at(getattr(os, name)))
     return lambda: seen[0]
 
 
 def test_whichever_step_fails_the_caller_learns_and_no_part_of_a_file_is_left(tmp_path: Path) -> None:
-    """For every k: the k-th write, sync or rename fails. A whole file may stay when only its folder was not synced."""
+    """For every k the k-th open, write, sync or rename fails; a whole file may stay when its folder was not synced."""
     failed = 0
     for k in itertools.count(1):
         spool = Spool(tmp_path / str(k))
@@ -147,13 +153,13 @@ def test_whichever_step_fails_the_caller_learns_and_no_part_of_a_file_is_left(tm
         assert not list((spool.root / "incoming").iterdir())
         assert all(path.read_bytes() == META + b"data" for path in files(spool))
         assert spool.absolute(spool.keep("1.2", "1.2.3", META, b"data").path).read_bytes() == META + b"data"
-    assert failed == 7  # two folders, two writes, the file's sync, the rename, its folder's sync
+    assert failed == 10  # open, write, two folders opened and synced, sync, rename, its folder opened and synced
 
 
 def test_a_failed_sync_never_takes_away_what_was_acknowledged_before(spool: Spool) -> None:
     stored = spool.keep("1.2", "1.2.3", META, b"data")
     with pytest.MonkeyPatch.context() as patch:
-        failing(patch, 5)  # the sync of the folder
+        failing(patch, 4)  # the sync of the folder, after the draft's opening and writing, and the folder's opening
         with pytest.raises(OSError, match="No space"):
             spool.keep("1.2", "1.2.3", META, b"data")
     assert spool.absolute(stored.path).read_bytes() == META + b"data"
@@ -162,6 +168,7 @@ def test_a_failed_sync_never_takes_away_what_was_acknowledged_before(spool: Spoo
 def test_short_writes_are_continued(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
+    monkeypatch.setattr(os, "writev", lambda fd, parts: write(fd, b"".join(parts)[:7]))
     stored = spool.keep("1.2", "1.2.3", META, bytes(range(100)))
     monkeypatch.undo()
     assert spool.absolute(stored.path).read_bytes() == META + bytes(range(100))
@@ -185,12 +192,6 @@ def test_many_threads_keep_the_same_and_different_instances(spool: Spool) -> Non
     for thread in threads:
         thread.join()
     assert len(list(spool.instance_paths())) == 10 + 60
-
-
-def test_quarantine_keeps_the_bytes_and_the_reason_beside_them(spool: Spool) -> None:
-    path = spool.quarantine(b"rubbish", "StudyInstanceUID is empty")
-    assert path.read_bytes() == b"rubbish"
-    assert path.with_suffix(".txt").read_text() == "StudyInstanceUID is empty\n"
 
 
 def test_a_result_lies_under_its_job(spool: Spool, tmp_path: Path) -> None:
@@ -226,3 +227,45 @@ def test_without_durability_nothing_is_synced(tmp_path: Path, told: list[tuple[s
     (tmp_path / "seg.dcm").write_bytes(b"seg")
     spool.keep_result(7, tmp_path / "seg.dcm")
     assert not [call for call in told if call[0] == "fsync"]
+
+
+@pytest.mark.parametrize("uid", ["1.2.3", "1.2.34"])
+def test_the_file_meta_information_is_what_pydicom_would_write(uid: str) -> None:
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\x00\x01"
+    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+    meta.MediaStorageSOPInstanceUID = uid
+    meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.70"
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION
+    meta.SourceApplicationEntityTitle = "CT1"
+    written = BytesIO()
+    write_file_meta_info(written, meta)
+    made = file_meta("1.2.840.10008.5.1.4.1.1.2", uid, "1.2.840.10008.1.2.4.70", "CT1")
+    assert made == bytes(128) + b"DICM" + written.getvalue()
+
+
+def test_what_is_damaged_under_its_name_is_replaced_when_it_comes_again(spool: Spool) -> None:
+    path = spool.absolute(spool.keep("1.2", "1.2.3", META, b"data").path)
+    for damaged in (META + b"dat\0", META[:50], b""):
+        path.write_bytes(damaged)
+        spool.keep("1.2", "1.2.3", META, b"data")
+        assert path.read_bytes() == META + b"data"
+
+
+def test_a_duplicate_keeps_the_first_file_and_says_when_it_came_again(spool: Spool) -> None:
+    path = spool.absolute(spool.keep("1.2", "1.2.3", META, b"data").path)
+    os.utime(path, (50, 50))
+    spool.keep("1.2", "1.2.3", META.replace(b"CT1", b"CT2"), b"data")
+    assert path.read_bytes() == META + b"data"
+    assert path.stat().st_mtime > 50
+    assert not list((spool.root / "incoming").iterdir())
+
+
+def test_a_file_from_elsewhere_is_adopted(spool: Spool, tmp_path: Path) -> None:
+    data = bytes(range(256)) * 999
+    (tmp_path / "x.dcm").write_bytes(META + data)
+    instance = Instance("1.2.3", "1.2.840.10008.5.1.4.1.1.2", "1.2.1", "1.2")
+    stored = spool.adopt(tmp_path / "x.dcm", instance)
+    assert spool.absolute(stored.path).read_bytes() == META + data
+    assert stored == spool.keep("1.2", "1.2.3", META, data)

@@ -27,7 +27,7 @@ from pydicom.uid import (
 from overread.domain.errors import Refused
 from overread.domain.study import Instance
 from overread.simulate.phantom import ChestPhantom
-from overread.spool.files import file_meta
+from overread.spool.meta import file_meta
 from overread.spool.header import read_file, read_instance
 
 SYNTAXES = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian]

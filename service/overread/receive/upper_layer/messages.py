@@ -1,0 +1,161 @@
+"""What fragments amount to: a C-STORE served in place, a C-ECHO answered, anything else handed to pynetdicom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, Protocol
+
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.dsutils import decode
+from pynetdicom.pdu_primitives import P_DATA
+
+from overread.receive.upper_layer.codec import (
+    CLASS,
+    INSTANCE,
+    MESSAGE_ID,
+    EchoRequest,
+    StoreRequest,
+    command_pdu,
+    echo_response,
+    read_request,
+    store_response,
+)
+from overread.receive.upper_layer.layers import Layers
+from overread.receive.upper_layer.pdata import COMMAND, LAST, Fragment, Malformed
+
+LONGEST_COMMAND_BYTES = 1 << 16
+
+
+class Reception(Protocol):
+    """One data set as it comes. No method raises."""
+
+    def write(self, piece: bytes | bytearray | memoryview) -> None:
+        """The next bytes of the data set."""
+
+    def finish(self) -> tuple[int, str]:
+        """The data set is whole: the C-STORE status, and an Error Comment or nothing."""
+
+    def abandon(self) -> None:
+        """The rest will not come."""
+
+
+Begin = Callable[[Any, StoreRequest, str], Reception]
+
+
+class Messages:
+    """Takes the fragments of one association, on its network thread.
+
+    ``begin`` is given the association, a request and the transfer syntax of its presentation context.
+    """
+
+    def __init__(self, association: Any, layers: Layers, begin: Begin) -> None:
+        self._association = association
+        self._layers = layers
+        self._begin = begin
+        self._command = bytearray()
+        self._value = bytearray()
+        self._whole = BytesIO()
+        self._serving: tuple[int, StoreRequest, Reception] | None = None
+
+    def take(self, fragment: Fragment) -> None:
+        """Take the next fragment; raises Malformed when it makes no sense."""
+        if self._serving:
+            self._take_data(self._serving[2], fragment)
+        elif self._association.dimse.message is None and fragment.control & COMMAND:
+            self._take_command(fragment)
+        else:
+            self._hand_over(fragment)
+
+    def abandon(self) -> None:
+        """The connection has ended; what was on its way is dropped."""
+        if self._serving:
+            self._serving[2].abandon()
+            self._serving = None
+
+    def _take_command(self, fragment: Fragment) -> None:
+        self._command += fragment.piece
+        if len(self._command) > LONGEST_COMMAND_BYTES:
+            raise Malformed("a command set that does not end")
+        if fragment.ends and fragment.control & LAST:
+            command = bytes(self._command)
+            self._command.clear()
+            self._serve(fragment.context_id, command)
+
+    def _serve(self, context_id: int, command: bytes) -> None:
+        context = self._association._accepted_cx.get(context_id)
+        request = self._request(command) if self._layers.inline and context else None
+        if isinstance(request, EchoRequest):
+            self._answer(command_pdu(context_id, echo_response(request)))
+        elif request is not None and request.sop_class_uid == context.abstract_syntax:
+            reception = self._begin(self._association, request, str(context.transfer_syntax[0]))
+            self._serving = (context_id, request, reception)
+        else:
+            self._receive(context_id, COMMAND | LAST, command)
+
+    def _request(self, command: bytes) -> StoreRequest | EchoRequest | None:
+        request = read_request(command)
+        if self._layers.codec or request is None:
+            return request
+        if isinstance(request, EchoRequest):
+            return None
+        values = decode(BytesIO(command), True, True)
+        return StoreRequest(
+            values[0, MESSAGE_ID].value, str(values[0, CLASS].value), str(values[0, INSTANCE].value)
+        )
+
+    def _take_data(self, reception: Reception, fragment: Fragment) -> None:
+        if fragment.control & COMMAND:
+            raise Malformed("a command set in the middle of a data set")
+        if self._layers.stream:
+            reception.write(fragment.piece)
+        else:
+            self._whole.write(fragment.piece)
+        if fragment.ends and fragment.control & LAST:
+            if not self._layers.stream:
+                reception.write(self._whole.getvalue())
+                self._whole = BytesIO()
+            self._finish()
+
+    def _finish(self) -> None:
+        assert self._serving is not None
+        context_id, request, reception = self._serving
+        self._serving = None
+        status, comment = reception.finish()
+        if self._layers.codec:
+            self._answer(command_pdu(context_id, store_response(request, status, comment)))
+        else:
+            self._association.dimse.send_msg(stock_response(request, status, comment), context_id)
+
+    def _answer(self, pdu: bytes) -> None:
+        if self._association.dul.socket is not None and self._association.dul.socket.socket is not None:
+            self._association.dul.socket.send(pdu)
+
+    def _hand_over(self, fragment: Fragment) -> None:
+        # A data set that pynetdicom gathers is written where pynetdicom would write it, without the objects between.
+        message = self._association.dimse.message
+        if message is not None and not fragment.control & COMMAND and message._data_set_file is None:
+            message.data_set.write(fragment.piece)
+        else:
+            self._value += fragment.piece
+        if fragment.ends:
+            value = bytes(self._value)
+            self._value.clear()
+            self._receive(fragment.context_id, fragment.control, value)
+
+    def _receive(self, context_id: int, control: int, value: bytes) -> None:
+        primitive = P_DATA()
+        primitive.presentation_data_value_list.append((context_id, bytes([control]) + value))
+        self._association.dimse.receive_primitive(primitive)
+
+
+def stock_response(request: StoreRequest, status: int, comment: str) -> C_STORE:
+    """The C-STORE response primitive that pynetdicom would have made."""
+    response = C_STORE()
+    response.MessageIDBeingRespondedTo = request.message_id
+    response.AffectedSOPClassUID = request.sop_class_uid
+    response.AffectedSOPInstanceUID = request.sop_instance_uid
+    response.Status = status
+    if comment:
+        response.ErrorComment = comment
+    return response

@@ -1,0 +1,178 @@
+"""``overread check`` finds what is wrong before a patient does."""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from overread import checkup, wiring
+from overread.checkup import Line, check, check_spool
+
+from .conftest import Desk
+
+Make = Callable[..., Desk]
+
+
+def wrong(lines: list[Line]) -> list[str]:
+    return [f"{line.what}: {line.said}" for line in lines if line.wrong]
+
+
+def about(lines: list[Line], what: str) -> list[Line]:
+    return [line for line in lines if line.what == what]
+
+
+def look(desk: Desk) -> list[Line]:
+    return list(check_spool(desk.settings))
+
+
+def everything(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file() and "ledger" not in p.name}
+
+
+# --------------------------------------------------------------------------------------------------------- settings
+
+
+def test_acknowledging_what_is_not_durable_is_wrong(desk: Make) -> None:
+    made = desk('[receive]\ndurability = "none"\n')
+    (line,) = about(list(check(made.settings)), "receive.durability")
+    assert line.wrong
+    assert 'set it to "full"' in line.said
+    assert about(list(check(desk().settings)), "receive.durability") == []
+
+
+def test_retention_must_come_before_refusal(desk: Make) -> None:
+    (line,) = about(list(check(desk("[receive]\nmin_free_mb = 10\n[retain]\nmin_free_mb = 9\n").settings)), "retain")
+    assert line.wrong
+    assert "retain.min_free_mb (9) is less than receive.min_free_mb (10)" in line.said
+    (line,) = about(list(check(desk("[retain]\nmax_gb = 1.5\n").settings)), "retain")
+    assert not line.wrong
+    assert line.said == "finished studies stay 14 days, until they take 1.5 GB or less than 2048 MB are free"
+
+
+# ------------------------------------------------------------------------------------------------------------ spool
+
+
+def test_a_spool_that_is_whole_has_nothing_to_mend(desk: Make) -> None:
+    made = desk()
+    made.keep("1.2.3")
+    made.keep("1.2.4")
+    before = everything(made.settings.data_path)
+    lines = look(made)
+    assert wrong(lines) == []
+    assert [line.said for line in about(lines, "spool")] == [
+        "it agrees with the ledger",
+        "2 files read, 2 are whole",
+    ]
+    assert everything(made.settings.data_path) == before
+
+
+def test_what_is_lost_is_named_by_its_study(desk: Make) -> None:
+    made = desk()
+    lost = [made.keep(f"1.5.{n}", "1.5") for n in range(3)]
+    made.keep("1.2.3")
+    for file in lost[:2]:
+        file.unlink()
+    lines = look(made)
+    (line,) = about(lines, "LOST")
+    assert line.wrong
+    assert line.said.startswith("2 files of study 1.5, such as instances/")
+    assert line.said.endswith("; send the study again")
+    assert wrong(lines) == [f"LOST: {line.said}"]
+
+
+def test_what_the_ledger_does_not_know_yet_is_no_fault(desk: Make) -> None:
+    made = desk()
+    file = made.keep("1.2.3", indexed=False)
+    lines = look(made)
+    (line,) = about(lines, "not in the ledger")
+    assert str(file.relative_to(made.spool.root)) in line.said
+    assert wrong(lines) == []
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "empty"])
+def test_what_is_damaged_is_named_by_its_study(desk: Make, harm: str) -> None:
+    made = desk()
+    file, _ = made.keep("1.2.3"), made.keep("1.2.4")
+    content = file.read_bytes()
+    file.write_bytes({"flip": content[:-1] + b"\x01", "cut": content[:-9], "empty": b""}[harm])
+    lines = look(made)
+    (line,) = about(lines, "damaged")
+    assert line.wrong
+    assert "send its study again (1.2)" in line.said
+    assert about(lines, "spool")[-1].said == "2 files read, 1 are whole"
+
+
+def test_no_more_than_twenty_of_a_kind_are_told(desk: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkup, "MOST_TOLD", 2)
+    made = desk()
+    for number in range(5):
+        made.keep(f"1.{number}.1", f"1.{number}").unlink()
+        made.keep(f"2.{number}.1", f"2.{number}", indexed=False)
+    lines = look(made)
+    for kind in ("LOST", "not in the ledger"):
+        assert [line.said for line in about(lines, kind)][2:] == ["and 3 more"]
+
+
+def test_half_written_files_are_wrong_only_when_nobody_writes(desk: Make) -> None:
+    made = desk()
+    (made.spool.root / "incoming" / "1-1").write_bytes(b"half")
+    assert [line.what for line in look(made) if line.wrong] == ["incoming"]
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+    command = [sys.executable, "-c", hold, str(made.settings.data_path / "listen.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as listener:
+        assert listener.stdout is not None
+        listener.stdout.readline()
+        assert wrong(look(made)) == []
+        listener.communicate(b"\n")
+    assert [line.what for line in look(made) if line.wrong] == ["incoming"]
+    with (made.settings.data_path / "listen.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # and the check lets go of it
+
+
+def test_quarantine_is_counted(desk: Make) -> None:
+    made = desk()
+    made.admit(b"rubbish")
+    (line,) = about(look(made), "quarantine")
+    assert line.said.startswith("1 kept, 0 MB")
+
+
+def test_a_ledger_that_is_away_is_said(desk: Make) -> None:
+    made = desk()
+    made.settings.data_path.mkdir()
+    (made.settings.data_path / "ledger.sqlite").mkdir()
+    (line,) = look(made)
+    assert line.wrong
+
+
+def test_the_command_ends_with_one_when_something_is_lost(desk: Make, models: str) -> None:
+    made = desk(models)
+    assert made("check", "--spool")[0] == 0
+    made.keep("1.2.3").unlink()
+    assert made("check")[0] == 0
+    code, said, _ = made("check", "--spool")
+    assert code == 1
+    assert "WRONG     LOST: 1 files of study 1.2" in said
+    assert said.splitlines()[-1] == "1 to mend"
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Settings of a house that lacks nothing."""
+    monkeypatch.setattr(checkup, "_models", lambda _: iter(()))
+    return "[receive]\nmin_free_mb = 1\n"
+
+
+def test_the_lock_asked_for_is_the_listeners(desk: Make) -> None:
+    from overread.daemon import _alone
+
+    made = desk()
+    made.settings.data_path.mkdir()
+    with _alone(made.settings, "listen"):
+        assert checkup._listening(made.settings)
+    assert not checkup._listening(made.settings)
+    assert wiring.spool(made.settings).clear_incoming() == 0
