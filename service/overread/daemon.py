@@ -18,6 +18,7 @@ from types import FrameType
 
 from overread import wiring
 from overread.domain.errors import ConfigError
+from overread.domain.events import SpoolDiscrepancy
 from overread.settings import Settings
 
 _log = logging.getLogger("overread.daemon")
@@ -118,8 +119,8 @@ def _listen(settings: Settings) -> Callable[[], None]:
 
     r = settings.receive
     store = wiring.spool(settings)
-    store.clear_incoming()
     metrics, herald = wiring.watching(settings, ())
+    herald(SpoolDiscrepancy("half-written", store.clear_incoming()))
     metrics.watch_disk(store.root)
     indexer = Indexer(store, lambda: wiring.ledger(settings), herald)
     admission = wiring.admission(settings, store)

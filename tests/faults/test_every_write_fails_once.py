@@ -104,12 +104,13 @@ def _is_taken_now(home: Home, wire: Wire, made: Made) -> None:
     home.disk.watch()
     assert wire.store(made.uid, made.data) == OK
     assert kept(home.spool)[made.uid] == [made.data]
-    (rename,) = [n for n, t in enumerate(home.disk.touches) if t.target is not None and t.worked]
-    source, target = home.disk.touches[rename].path, home.disk.touches[rename].target
-    assert target is not None
-    assert source in _synced(home.disk.touches[:rename]), "named without a sync of its own"
-    assert target.parent in _synced(home.disk.touches[rename:])
+    # A file that is whole under its name since the first attempt may stay; its name was not synced then.
     both = before + home.disk.touches
+    rename = max(n for n, t in enumerate(both) if t.target is not None and t.worked)
+    source, target = both[rename].path, both[rename].target
+    assert target is not None
+    assert source in _synced(both[:rename]), "named without a sync of its own"
+    assert target.parent in _synced(both[rename:]), "acknowledged without a sync of its name"
     for number, touch in enumerate(both):  # what the failed attempt left unsynced, nobody else will sync
         if touch.name == "mkdir" and touch.worked:
             assert touch.path.parent in _synced(both[number:]), f"{touch.path} might be lost"

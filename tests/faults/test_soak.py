@@ -37,19 +37,20 @@ class Guests:
     def come(self, count: int) -> None:
         """So many associations; returns when the last has gone."""
         last = self._number + count
-        queues = [threading.Thread(target=self._queue, args=(last,)) for _ in range(THREADS)]
+        queues = [threading.Thread(target=self._queue, args=(last, f"{last} {n}")) for n in range(THREADS)]
         for queue in queues:
             queue.start()
         for queue in queues:
             queue.join()
         assert not self.wrong, f"{len(self.wrong)} guests were not served, such as: {self.wrong[:5]}"
 
-    def _queue(self, last: int) -> None:
-        rng, again = random.Random(threading.get_ident()), make(random.Random(), 500)
+    def _queue(self, last: int, seed: str) -> None:
+        rng = random.Random(seed)
+        again = make(rng, 500)
         while (number := self._take(last)) is not None:
             try:
                 with Wire(self._port) as wire:
-                    self.done[self._behave(wire, number, make(rng, 500) if number % 20 else again)] += 1
+                    self.done[self._behave(wire, number, again if number % 20 else make(rng, 500))] += 1
             except Exception as error:  # a thread's edge: the test tells of it
                 self.wrong.append(f"{number}: {type(error).__name__} {error}")
                 return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from overread.domain.errors import Refused
@@ -79,14 +79,14 @@ class Reception:
         if not intake.room():
             self._verdict = Verdict(OUT_OF_RESOURCES, "the spool is full")
 
-    def write(self, piece: bytes | bytearray | memoryview) -> None:
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
         """The next bytes of the data set."""
         if self._verdict is not None:
             return
         try:
             if self._draft is None:
                 self._draft = self._intake.spool.begin(self._meta())
-            self._draft.write(piece)
+            self._draft.write(*pieces)
         except Exception as error:
             # The edge of the association: no fault may be taken for an acknowledgement.
             self._verdict = self._fault(error)
@@ -94,7 +94,7 @@ class Reception:
 
     def finish(self) -> tuple[int, str]:
         """Judge and store; returns the C-STORE status and an Error Comment, empty for success."""
-        self.write(b"")
+        self.write(())
         try:
             if self._verdict is not None:
                 raise self._verdict

@@ -138,7 +138,7 @@ class Listener:
         reception = self._begin(
             event.assoc, StoreRequest(request.MessageID, sop_class, instance), str(event.context.transfer_syntax)
         )
-        reception.write(request.DataSet.getvalue())
+        reception.write([request.DataSet.getvalue()])
         answer = Dataset()
         answer.Status, comment = reception.finish()
         if comment:

@@ -20,7 +20,7 @@ from overread.ledger.arrivals import Arrival, Place
 from overread.ports import Herald
 from overread.receive.entries import enter
 from overread.spool import Spool
-from overread.spool.files import dataset_digest
+from overread.spool.files import dataset_digest, dataset_start
 from overread.spool.header import read_file
 
 UNINDEXED = "unindexed"
@@ -138,8 +138,7 @@ class _Reconciliation:
 def _dataset_bytes(file: Path) -> int:
     # Without preamble and file meta information (PS3.10 Section 7.1), as it is counted when it comes.
     with file.open("rb") as opened:
-        head = opened.read(144)
-    return file.stat().st_size - 144 - int.from_bytes(head[140:144], "little")
+        return file.stat().st_size - dataset_start(opened)
 
 
 def _joined(spool: Spool, ledger: Ledger) -> Generator[tuple[str, str], None, None]:

@@ -28,16 +28,18 @@ class Limits:
 def retire(ledger: Ledger, spool: Spool, limits: Limits, now: float) -> int:
     """Remove images and results of finished studies that are too old or, the oldest first, too many.
 
-    Returns how many studies; the next call goes on where this one stopped. What lies in quarantine goes with age. The
-    ledger keeps the study, its jobs and their events. A FAILED job keeps its study until a person has decided; for want
-    of room no study goes that came or ended within the last ten minutes.
+    Returns how many studies; the next call goes on where this one stopped. What lies in quarantine goes with age, and
+    for want of room before any study. The ledger keeps the study, its jobs and their events. A FAILED job keeps its
+    study until a person has decided; for want of room nothing goes that came or ended within the last ten minutes.
     """
-    Quarantine(spool.root / "quarantine").clear(now - limits.keep_s)
+    quarantine = Quarantine(spool.root / "quarantine")
+    quarantine.clear(now - limits.keep_s)
     retired, before = 0, now - limits.keep_s
     for study_uid in views.disposable(ledger, before):
         if retired < MOST_AT_ONCE and _retire(ledger, spool, study_uid, before, now) is not None:
             retired += 1
     excess, before = _excess(ledger, spool, limits), now - REST_S
+    excess -= quarantine.relieve(excess, before)
     for study_uid in views.settled(ledger, before) if excess > 0 else ():
         if excess <= 0 or retired >= MOST_AT_ONCE:
             break

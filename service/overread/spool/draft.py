@@ -40,15 +40,15 @@ class Draft:
         """XXH3-128 of the data set so far, 32 hexadecimal digits."""
         return self._hash.hexdigest()
 
-    def write(self, piece: bytes | bytearray | memoryview) -> None:
-        """Append to the data set; the preamble and file meta information go out with the first piece."""
-        self._hash.update(piece)
-        self.size_bytes += len(piece)
+    def write(self, *pieces: bytes | memoryview) -> None:
+        """Append to the data set; the preamble and file meta information go out with the first pieces."""
+        for piece in pieces:
+            self._hash.update(piece)
+            self.size_bytes += len(piece)
         if self._meta:
-            meta, self._meta = self._meta, b""
-            write_parts(self._descriptor, (meta, piece))
-        else:
-            write_parts(self._descriptor, (piece,))
+            pieces, self._meta = (self._meta, *pieces), b""
+        if pieces:
+            write_parts(self._descriptor, pieces)
 
     def read_at(self, offset: int, count: int) -> bytes:
         """``count`` bytes of the data set from ``offset``; fewer only at its end."""
@@ -60,8 +60,7 @@ class Draft:
         A sync that failed is not tried again on the same file: the kernel may have dropped the pages that it could not
         write, and would report success the second time.
         """
-        if self._meta:
-            self.write(b"")
+        self.write()
         if self._durable:
             sync_data(self._descriptor)
         self._close()

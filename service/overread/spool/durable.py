@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+MOST_PARTS = 1024  # IOV_MAX of Linux and macOS
 
 def write_durable(content: bytes, target: Path) -> None:
     """Write ``content`` to ``target`` so that it is there completely or not at all. Raises OSError."""
@@ -24,15 +25,18 @@ def write_durable(content: bytes, target: Path) -> None:
         sync_folder(folder)
 
 
-def write_parts(descriptor: int, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+def write_parts(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
     """Write all of ``parts``, one after the other, however many calls it takes. Raises OSError."""
-    wanted = sum(map(len, parts))
-    written = os.writev(descriptor, parts) if len(parts) > 1 else os.write(descriptor, parts[0])
-    if written == wanted:
-        return
-    rest = memoryview(b"".join(parts))
-    while written < wanted:
-        written += os.write(descriptor, rest[written:])
+    for first in range(0, len(parts), MOST_PARTS):
+        some = parts[first : first + MOST_PARTS]
+        written = os.writev(descriptor, some)
+        if written < sum(map(len, some)):
+            _write_rest(descriptor, memoryview(b"".join(some))[written:])
+
+
+def _write_rest(descriptor: int, rest: memoryview) -> None:
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
 
 
 def sync_data(descriptor: int) -> None:

@@ -103,7 +103,7 @@ class Spool:
     def adopt(self, file: Path, instance: Instance) -> Stored:
         """Store a copy of a Part 10 file, such as one released from quarantine. Raises OSError."""
         with file.open("rb") as source:
-            draft = self.begin(source.read(_dataset_start(source)))
+            draft = self.begin(source.read(dataset_start(source)))
             try:
                 while piece := source.read(PIECE_BYTES):
                     draft.write(piece)
@@ -178,13 +178,13 @@ def dataset_digest(path: Path) -> str:
     """XXH3-128 of the data set in a Part 10 file of the spool: everything after the file meta information."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:
-        file.seek(_dataset_start(file))
+        file.seek(dataset_start(file))
         while piece := file.read(PIECE_BYTES):
             digest.update(piece)
     return digest.hexdigest()
 
 
-def _dataset_start(file: BinaryIO) -> int:
+def dataset_start(file: BinaryIO) -> int:
     """Where the data set begins in a Part 10 file (PS3.10 Section 7.1); leaves the file at its start."""
     head = file.read(144)
     file.seek(0)
@@ -195,7 +195,7 @@ def _holds(target: str, draft: Draft) -> bool:
     # The digest in the name is half of a digest that an attacker could collide: only equal bytes are the same content.
     # What is there under this name with other bytes is damaged, and makes way.
     with Path(target).open("rb") as file:
-        start = _dataset_start(file)
+        start = dataset_start(file)
         if os.fstat(file.fileno()).st_size - start != draft.size_bytes:
             return False
         file.seek(start)

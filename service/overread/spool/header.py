@@ -85,7 +85,7 @@ BINARY = dict.fromkeys(["Rows", "Columns", "SamplesPerPixel", "BitsAllocated"], 
 TRANSLATED = {"SeriesDescription", "Manufacturer", "ManufacturerModelName"}
 DELIMITERS = {ord(c) for c in "\n\r\t\f\\"}  # each returns to the first character set (PS3.5 Section 6.1.2.5.3)
 
-# Pixels lie at an address (PS3.5 Sections A.6 and A.7) or went another way in real time: a data set without is whole.
+# Pixels lie at an address (PS3.5 Sections A.6 and A.7) or go another way in real time: the data set is whole without.
 JPIP = ("1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205")
 ELSEWHERE = (*JPIP, "1.2.840.10008.1.2.7.")
 IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
@@ -311,10 +311,16 @@ def _decoded(raw: bytes, character_sets: Sequence[str]) -> str:
 
 
 def _require_pixels(pixels: Mapping[int, Place], instance: Instance, header: _Header, syntax: str) -> None:
+    """Refuse pixels that are fewer than the header says, or not written as the transfer syntax says (PS3.5 A.4).
+
+    It is also what sees that a data set was cut off exactly between two elements, before its pixels. Behind them, or
+    where there are none, nothing in a data set tells that more was to come.
+    """
     least = _native_bytes(instance, header)
     for tag, place in pixels.items():
-        if place.encapsulated and (syntax in NATIVE or tag != PIXEL_DATA):
-            raise Refused(f"{PIXEL_TAGS[tag]} {name(tag)} is encapsulated, which its transfer syntax does not know")
+        if place.encapsulated != (tag == PIXEL_DATA and syntax not in NATIVE):
+            how = "is encapsulated" if place.encapsulated else "is not encapsulated"
+            raise Refused(f"{PIXEL_TAGS[tag]} {name(tag)} {how}: it is not encoded as its transfer syntax says")
         if not place.encapsulated and place.length < least:
             raise Refused(f"{PIXEL_TAGS[tag]} {name(tag)} has {place.length} bytes, and the header says {least}")
     if least and not pixels and not syntax.startswith(ELSEWHERE) and not header.text("PixelDataProviderURL"):

@@ -27,8 +27,8 @@ MOST_TRAILING_BYTES = 1 + 8
 def inflated(read_at: ReadAt, size_bytes: int, scratch: Path | None) -> Iterator[tuple[ReadAt, int]]:
     """How to read the inflated data set, and its size; it lies in ``scratch``, or where temporary files do.
 
-    Raises Refused when the stream is damaged, cut off, followed by more than a trailer, or inflates absurdly; OSError when
-    the disk does not take it.
+    Raises Refused when the stream is damaged, cut off, followed by more than a trailer, or inflates absurdly; OSError
+    when the disk does not take it.
     """
     with tempfile.TemporaryFile(dir=scratch) as file:
         size = 0

@@ -126,6 +126,19 @@ class Quarantine:
             self._sync()
         return len(old)
 
+    def relieve(self, wanted_bytes: int, before: float) -> int:
+        """Remove the oldest that came before a moment, until that gave ``wanted_bytes``; returns how many it gave.
+
+        What lies here was refused, so its sender has it, too.
+        """
+        freed = 0
+        for entry in self.entries() if wanted_bytes > 0 else ():
+            if freed >= wanted_bytes or entry.facts.at >= before:
+                break
+            freed += _size(entry.file) or 0
+            self._remove(entry)
+        return freed
+
     def count_and_bytes(self) -> tuple[int, int]:
         """How many entries there are, and how many bytes their files take."""
         sizes = [size for path in self.root.glob("*.dcm") if (size := _size(path)) is not None]

@@ -90,6 +90,15 @@ def test_what_came_first_stands_first(quarantine: Quarantine, came) -> None:
     assert [e.id for e in quarantine.entries()] == [ids[1], ids[2], ids[0]]
 
 
+def test_for_want_of_room_the_oldest_go_and_no_more_than_must(quarantine: Quarantine, came) -> None:
+    ids = [came(at=at) for at in (10.0, 20.0, 30.0)]
+    size = quarantine.entry(ids[0]).file.stat().st_size
+    assert quarantine.relieve(0, 100.0) == 0
+    assert quarantine.relieve(size + 1, 25.0) == 2 * size
+    assert [e.id for e in quarantine.entries()] == [ids[2]]
+    assert quarantine.relieve(size, 25.0) == 0
+
+
 WRONG_TIME = json.dumps({**FACTS.__dict__, "at": None}).encode()
 
 

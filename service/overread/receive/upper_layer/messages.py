@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any, Protocol
 
@@ -30,8 +30,8 @@ LONGEST_COMMAND_BYTES = 1 << 16
 class Reception(Protocol):
     """One data set as it comes. No method raises."""
 
-    def write(self, piece: bytes | bytearray | memoryview) -> None:
-        """The next bytes of the data set."""
+    def write(self, pieces: Sequence[bytes | memoryview]) -> None:
+        """The next bytes of the data set; they are not there any more when this returns."""
 
     def finish(self) -> tuple[int, str]:
         """The data set is whole: the C-STORE status, and an Error Comment or nothing."""
@@ -55,17 +55,21 @@ class Messages:
         self._begin = begin
         self._command = bytearray()
         self._value = bytearray()
-        self._whole = BytesIO()
+        self._pieces: list[bytes | memoryview] = []
         self._serving: tuple[int, StoreRequest, Reception] | None = None
 
-    def take(self, fragment: Fragment) -> None:
-        """Take the next fragment; raises Malformed when it makes no sense."""
-        if self._serving:
-            self._take_data(self._serving[2], fragment)
-        elif self._association.dimse.message is None and fragment.control & COMMAND:
-            self._take_command(fragment)
-        else:
-            self._hand_over(fragment)
+    def take(self, fragments: Sequence[Fragment]) -> None:
+        """Take the fragments that came at once; raises Malformed when they make no sense."""
+        for fragment in fragments:
+            if self._serving:
+                self._take_data(self._serving[2], fragment)
+            elif self._association.dimse.message is None and fragment.control & COMMAND:
+                self._take_command(fragment)
+            else:
+                self._hand_over(fragment)
+        if self._serving and self._layers.stream and self._pieces:
+            self._serving[2].write(self._pieces)
+            self._pieces.clear()
 
     def abandon(self) -> None:
         """The connection has ended; what was on its way is dropped."""
@@ -107,14 +111,10 @@ class Messages:
     def _take_data(self, reception: Reception, fragment: Fragment) -> None:
         if fragment.control & COMMAND:
             raise Malformed("a command set in the middle of a data set")
-        if self._layers.stream:
-            reception.write(fragment.piece)
-        else:
-            self._whole.write(fragment.piece)
+        self._pieces.append(fragment.piece if self._layers.stream else bytes(fragment.piece))
         if fragment.ends and fragment.control & LAST:
-            if not self._layers.stream:
-                reception.write(self._whole.getvalue())
-                self._whole = BytesIO()
+            reception.write(self._pieces)
+            self._pieces.clear()
             self._finish()
 
     def _finish(self) -> None:

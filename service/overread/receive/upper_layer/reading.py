@@ -45,8 +45,7 @@ class _Cutting(DULServiceProvider):  # type: ignore[misc]
         wire: Any = self.socket
         try:
             used, fragments = self._cutter.cut(wire.view())
-            for fragment in fragments:
-                self._messages.take(fragment)
+            self._messages.take(fragments)
         except Malformed:
             self.event_queue.put("Evt19")
             self._skip()
