@@ -218,7 +218,6 @@ def _storescu(port: int, one: Sample) -> int:
     return done.returncode
 
 
-@pytest.mark.slow
 def test_what_storescu_sends_is_kept_as_dcmtk_itself_keeps_it(
     service: Make, gathered: list[Sample], tmp_path: Path
 ) -> None:

@@ -277,9 +277,13 @@ class _Header:
         if vr not in (b"", b"SQ", b"UN"):
             raise Refused("ContributingEquipmentSequence is not a sequence")
         implicit = vr != b"SQ"
-        items = read_sequence(BytesIO(raw), implicit, implicit or self._encoding.little, len(raw), "iso8859")
-        codes = (code for item in items for code in item.get("PurposeOfReferenceCodeSequence") or ())
-        return tuple(_clean(code.get("CodeValue", "")) for code in codes)
+        try:
+            items = read_sequence(BytesIO(raw), implicit, implicit or self._encoding.little, len(raw), "iso8859")
+            codes = (code for item in items for code in item.get("PurposeOfReferenceCodeSequence") or ())
+            return tuple(_clean(code.get("CodeValue", "")) for code in codes)
+        except Exception as error:
+            # Whatever pydicom raises on broken items; an OSError among it must not pass for one of the disk.
+            raise Refused(f"ContributingEquipmentSequence cannot be read ({type(error).__name__})") from error
 
     def _get(self, keyword: str) -> Value:
         return self._values.get(TAGS[keyword], NOTHING)
@@ -313,8 +317,8 @@ def _decoded(raw: bytes, character_sets: Sequence[str]) -> str:
 def _require_pixels(pixels: Mapping[int, Place], instance: Instance, header: _Header, syntax: str) -> None:
     """Refuse pixels that are fewer than the header says, or not written as the transfer syntax says (PS3.5 A.4).
 
-    It is also what sees that a data set was cut off exactly between two elements, before its pixels. Behind them, or
-    where there are none, nothing in a data set tells that more was to come.
+    It is also what sees that a data set was cut off exactly between two elements: from Samples per Pixel on, which only
+    stands where pixels follow (PS3.3 Section C.7.6.3), until the pixels. Elsewhere nothing tells that more was to come.
     """
     least = _native_bytes(instance, header)
     for tag, place in pixels.items():
@@ -323,8 +327,10 @@ def _require_pixels(pixels: Mapping[int, Place], instance: Instance, header: _He
             raise Refused(f"{PIXEL_TAGS[tag]} {name(tag)} {how}: it is not encoded as its transfer syntax says")
         if not place.encapsulated and place.length < least:
             raise Refused(f"{PIXEL_TAGS[tag]} {name(tag)} has {place.length} bytes, and the header says {least}")
-    if least and not pixels and not syntax.startswith(ELSEWHERE) and not header.text("PixelDataProviderURL"):
-        raise Refused(f"PixelData {name(PIXEL_DATA)} is missing, and the header says {least} bytes")
+    if pixels or syntax.startswith(ELSEWHERE) or header.text("PixelDataProviderURL"):
+        return
+    if least or header.integer("SamplesPerPixel") or header.integer("BitsAllocated"):
+        raise Refused(f"PixelData {name(PIXEL_DATA)} is missing, and the header describes it")
 
 
 def _native_bytes(instance: Instance, header: _Header) -> int:
