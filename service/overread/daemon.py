@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
 
@@ -112,7 +113,7 @@ def run_role(settings: Settings, role: str, keeper_pid: int | None) -> int:
 
 def _listen(settings: Settings) -> Callable[[], None]:
     from overread.observe.health import Health
-    from overread.receive.index import Indexer
+    from overread.receive.clerk import Clerk
     from overread.receive.intake import Intake
     from overread.receive.listener import Door, Listener
     from overread.receive.upper_layer import FAST, STOCK
@@ -122,31 +123,42 @@ def _listen(settings: Settings) -> Callable[[], None]:
     metrics, herald = wiring.watching(settings, ())
     herald(SpoolDiscrepancy("half-written", store.clear_incoming()))
     metrics.watch_disk(store.root)
-    indexer = Indexer(store, lambda: wiring.ledger(settings), herald)
+    clerk = Clerk(_clerk, (settings,), herald)
     admission = wiring.admission(settings, store)
-    intake = Intake(store, wiring.quarantine(settings), admission.has_room, indexer.add, herald)
+    intake = Intake(store, wiring.quarantine(settings), admission.has_room, clerk.add, herald)
     door = Door(r.ae_title, r.host, r.port, r.max_pdu_bytes, r.acse_timeout_s, r.dimse_timeout_s, r.network_timeout_s)
     listener = Listener(door, admission, intake, herald, FAST if r.layers else STOCK)
     try:
         listener.start()
     except OSError as error:
         raise ConfigError(f"cannot listen on {r.host} port {r.port}: {error.strerror}; is it in use?") from None
-    indexer.start()
+    clerk.start()
     reach = "this machine only (the default; see [[receive.allow]])" if admission.only_loopback() else "the allow-list"
     _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, listener.port, reach)
     if r.durability == "none":
         _log.warning("receive.durability is none: a power cut can take acknowledged instances; for measuring only")
-    checks = {"spool": wiring.disk_check(settings, store), "ledger": indexer.check}
+    checks = {"spool": wiring.disk_check(settings, store), "ledger": clerk.check}
     o = settings.observe
-    health = Health(metrics.registry, heartbeat=indexer.stuck, checks=checks, host=o.host, port=o.listen_port)
+    health = Health(metrics.registry, heartbeat=clerk.stuck, checks=checks, host=o.host, port=o.listen_port)
     health.start()
 
     def stop() -> None:
         listener.stop()
-        indexer.stop()
+        clerk.stop()
         health.stop()
 
     return stop
+
+
+def _clerk(connection: Connection, settings: Settings) -> None:
+    """What runs in the listener's second process."""
+    from overread.observe.logs import install
+    from overread.receive.clerk import Line, serve
+    from overread.receive.index import Indexer
+
+    install(settings.observe.log, settings.observe.level, "clerk")
+    line = Line(connection)
+    serve(line, Indexer(wiring.spool(settings), lambda: wiring.ledger(settings), line.say))
 
 
 def _watch(settings: Settings) -> Callable[[], None]:

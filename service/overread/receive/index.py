@@ -62,7 +62,7 @@ class Lobby:
         The first of a batch waits a moment for others, so that under load commits are few and large.
         """
         with self._turn:
-            if self._turn.wait_for(lambda: self._waiting or self._closed, patience_s):
+            if self._turn.wait_for(lambda: self._waiting or self._closed or self.surplus, patience_s):
                 self._turn.wait_for(lambda: len(self._waiting) >= ENOUGH or self._closed, LINGER_S)
             return [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
 
@@ -70,6 +70,12 @@ class Lobby:
         """Wait again, before the others: these could not be written."""
         with self._turn:
             self._waiting.extendleft(reversed(batch))
+
+    def miss(self) -> None:
+        """Something did not come as far as here; it lies in the spool."""
+        with self._turn:
+            self.surplus = True
+            self._turn.notify()
 
     def forget_surplus(self) -> None:
         """From now on ``surplus`` speaks of what comes later."""
@@ -110,6 +116,10 @@ class Indexer:
     def add(self, arrival: Arrival) -> None:
         """An instance is durable and acknowledged; never blocks."""
         self._lobby.add(arrival)
+
+    def compare(self) -> None:
+        """Somebody knows of arrivals that did not come: compare spool and ledger again."""
+        self._lobby.miss()
 
     def stop(self) -> None:
         """Write what is left and end; what a ledger that is away does not take now is found at the next start."""

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from overread.domain.errors import Refused
 from overread.domain.events import InstanceReceived, InstanceRefused, Trouble
-from overread.domain.study import Instance
-from overread.ledger.arrivals import Arrival
 from overread.ports import Herald
+from overread.receive.receipt import Receipt
 from overread.spool import Spool
 from overread.spool.draft import Draft
-from overread.spool.header import read_header
+from overread.spool.header import Header, read_header
 from overread.spool.meta import file_meta
 from overread.spool.quarantine import Facts, Quarantine
 
@@ -50,7 +49,7 @@ class Intake:
     """
 
     def __init__(
-        self, spool: Spool, quarantine: Quarantine, room: Callable[[], bool], keep: Callable[[Arrival], None],
+        self, spool: Spool, quarantine: Quarantine, room: Callable[[], bool], keep: Callable[[Receipt], None],
         tell: Herald,
     ) -> None:
         self.spool = spool
@@ -122,25 +121,27 @@ class Reception:
     def _store(self) -> None:
         draft, claim, intake = self._draft, self._claim, self._intake
         assert draft is not None
-        instance = self._judged(draft)
-        stored = intake.spool.keep_draft(draft, instance.study_uid, instance.sop_instance_uid)
+        header = self._judged(draft)
+        study_uid = header.uid("StudyInstanceUID")
+        stored = intake.spool.keep_draft(draft, study_uid, claim.sop_instance_uid)
         self._draft = None
-        known = instance.stored(stored.path, stored.digest, claim.calling_ae)
-        intake.keep(Arrival(known, stored.size_bytes, time.time()))
+        intake.keep(Receipt(header, stored, claim.calling_ae, time.time()))
         seconds = time.monotonic() - self._started
-        size = stored.size_bytes
-        intake.tell(InstanceReceived(claim.calling_ae, instance.study_uid, instance.sop_class_uid, size, seconds))
+        intake.tell(InstanceReceived(claim.calling_ae, study_uid, claim.sop_class_uid, stored.size_bytes, seconds))
 
-    def _judged(self, draft: Draft) -> Instance:
+    def _judged(self, draft: Draft) -> Header:
+        claim = self._claim
         try:
-            instance = read_header(draft.read_at, draft.size_bytes, self._claim.transfer_syntax_uid)
+            header = read_header(
+                draft.read_at, draft.size_bytes, claim.transfer_syntax_uid, scratch=self._intake.spool.scratch
+            )
         except Refused as error:
             raise Verdict(CANNOT_UNDERSTAND, str(error)) from error
-        if instance.sop_instance_uid != self._claim.sop_instance_uid:
+        if header.uid("SOPInstanceUID") != claim.sop_instance_uid:
             raise Verdict(MISMATCH, "the data set's SOPInstanceUID is not the one in the command")
-        if instance.sop_class_uid != self._claim.sop_class_uid:
+        if header.uid("SOPClassUID") != claim.sop_class_uid:
             raise Verdict(MISMATCH, "the data set's SOPClassUID is not the one in the command")
-        return instance
+        return header
 
     def _refuse(self, verdict: Verdict) -> tuple[int, str]:
         if verdict.status == CANNOT_UNDERSTAND and self._draft is not None:

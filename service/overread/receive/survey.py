@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -30,6 +31,7 @@ AGREE = ""
 BATCH = 200
 BREATH = 2000
 NAMED = 10
+YOUNG_S = 0.5
 
 _log = logging.getLogger("overread.receive")
 
@@ -112,7 +114,10 @@ class _Reconciliation:
                 self.write()
 
     def write(self) -> None:
-        # What came during the comparison is on its way, or was written meanwhile: it is no news.
+        # What came during the comparison is on its way, or was written meanwhile: it is no news. What has only just
+        # come may not have been announced yet.
+        if any(_is_young(self._spool.absolute(path)) for path in self._paths):
+            time.sleep(YOUNG_S)
         on_their_way = self._breathe() if self._paths else ()
         known = arrivals.known_paths(self._ledger, self._paths) if self._paths else ()
         read = (self._read(p) for p in self._paths if p not in on_their_way and p not in known)
@@ -133,6 +138,13 @@ class _Reconciliation:
             return None
         # When it came, not when it was found: of two contents under one UID the later one stays the current one.
         return Arrival(instance, size_bytes, at, found=True)
+
+
+def _is_young(file: Path) -> bool:
+    try:
+        return 0 <= time.time() - file.stat().st_mtime < YOUNG_S
+    except OSError:
+        return False
 
 
 def _dataset_bytes(file: Path) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ TEXT_BYTES = 64 << 10
 SEQUENCE_BYTES = 1 << 20
 
 MOST_ELEMENTS = 10_000_000
-WINDOW_BYTES = 64 << 10
+WINDOW_BYTES = 16 << 10
 # After a jump the next header is often followed by another jump, as between fragments: most of a window would be waste.
 LANDING_BYTES = 4 << 10
 
@@ -35,6 +35,8 @@ COMMAND_END, DELIMITERS = 0x00010000, 0xFFFE0000
 # PS3.5 Table 7.1-2: these have a length of 16 bits, and all others, those still to be invented among them, one of 32.
 SHORT_FORM = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 OTHER = frozenset(b"OB OD OF OL OV OW".split())
+LONG_FORM = OTHER | frozenset(b"SQ SV UC UN UR UT UV".split())
+FIRST_DELIMITER, PIXEL_GROUP = DELIMITERS >> 16, PIXEL_DATA >> 16
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,8 @@ class Encoding:
     little: bool = True
 
 
-class Value(NamedTuple):
-    """A value as it lies there; ``vr`` is empty where the encoding does not write it."""
-
-    vr: bytes
-    raw: bytes
+# A value as it lies there: its VR, empty where the encoding does not write it, and its bytes.
+Value = tuple[bytes, bytes]
 
 
 class Place(NamedTuple):
@@ -75,14 +74,7 @@ def scan(read_at: ReadAt, size_bytes: int, encoding: Encoding, wanted: Mapping[i
     Raises Refused when any element, at any depth, is not what the encoding allows or does not end where it must.
     """
     found = Elements()
-    walk = _Walk(read_at, size_bytes, encoding)
-    for tag, vr, start, end, undefined in walk.top_level():
-        if tag in wanted:
-            if end - start > wanted[tag]:
-                raise Refused(f"{name(tag)} has {end - start} bytes, and {wanted[tag]} at most are read")
-            found.values[tag] = Value(vr, walk.between(start, end))
-        elif tag in PIXEL_TAGS:
-            found.pixels[tag] = Place(start, end - start, undefined)
+    _Walk(read_at, size_bytes, encoding, wanted, found).to_the_end()
     return found
 
 
@@ -109,10 +101,14 @@ _Stack = list[tuple[_Inside, _ReadHeader]]
 class _Walk:
     """A position that moves forward through the data set, with a window of bytes around it."""
 
-    def __init__(self, read_at: ReadAt, size_bytes: int, encoding: Encoding) -> None:
+    def __init__(
+        self, read_at: ReadAt, size_bytes: int, encoding: Encoding, wanted: Mapping[int, int], found: Elements
+    ) -> None:
         self._read_at = read_at
         self._size = size_bytes
         self._encoding = encoding
+        self._wanted = wanted
+        self._found = found
         self._left = MOST_ELEMENTS
         # Up to ``_last`` the window holds whole headers, but for what the end of the data set cuts off.
         self._data, self._base, self._last = b"", 0, -1
@@ -121,15 +117,16 @@ class _Walk:
         self._implicit_header = struct.Struct("<HHI").unpack_from
         self._length = struct.Struct(f"{order}I").unpack_from
 
-    def top_level(self) -> Iterator[tuple[int, bytes, int, int, bool]]:
-        """Tag, VR, start and end of the value, and whether its length was undefined, of every element that is in none.
-
-        Raises Refused at the first that is wrong, however deep.
-        """
+    def to_the_end(self) -> None:
+        """Go over every element, note what is wanted of those that are in none; raises Refused at the first wrong."""
         size = self._size
         header = self._first_header()
         at = 0
         while size - at >= 8:
+            if self._encoding.explicit:
+                at = self._leap(at)
+                if size - at < 8:
+                    break
             tag, vr, start, length = header(at)
             if not COMMAND_END <= tag < DELIMITERS:
                 raise Refused(f"{name(tag)} is out of place (byte {at})")
@@ -138,11 +135,48 @@ class _Walk:
             end = self._past(tag, vr, start, header) if undefined else start + length
             if end > size or self._left < 0:
                 raise self._wrong_end(tag, start, length)
-            yield tag, vr, start, end, undefined
+            self._note(tag, vr, start, end, undefined)
             at = end
         # Some writers pad files to a whole number of words, which is not worth losing an image for.
         if any(self.between(at, size)):
             raise Refused("the data set ends in the middle of an element's tag or length")
+
+    def _leap(self, at: int) -> int:
+        """Over the elements with VR that lie in the window and are as most are; the position of the first other one.
+
+        What is done here for nearly every element of every image is written for speed, and decides nothing: whatever
+        is unusual is left where it is.
+        """
+        data, unpack, length_at = self._data, self._explicit_header, self._length
+        wanted, values = self._wanted, self._found.values
+        index, filled = at - self._base, len(data)
+        whole, most = self._size - self._base, self._last - self._base + 1
+        while 0 <= index < most:
+            group, element, vr, length = unpack(data, index)
+            start = index + 8
+            if vr not in SHORT_FORM:
+                if vr not in LONG_FORM or index + 12 > filled:
+                    break
+                length, start = length_at(data, index + 8)[0], index + 12
+            end = start + length
+            if end > whole or length == UNDEFINED or not 0 < group < FIRST_DELIMITER or group == PIXEL_GROUP:
+                break
+            tag = group << 16 | element
+            if tag in wanted:
+                if length > wanted[tag] or end > filled:
+                    break
+                values[tag] = vr, data[start:end]
+            index = end
+            self._left -= 1
+        return self._base + index
+
+    def _note(self, tag: int, vr: bytes, start: int, end: int, undefined: bool) -> None:
+        if tag in self._wanted:
+            if end - start > self._wanted[tag]:
+                raise Refused(f"{name(tag)} has {end - start} bytes, and {self._wanted[tag]} at most are read")
+            self._found.values[tag] = vr, self.between(start, end)
+        elif tag in PIXEL_TAGS:
+            self._found.pixels[tag] = Place(start, end - start, undefined)
 
     def between(self, start: int, end: int) -> bytes:
         """The bytes from ``start`` to ``end``, out of the window where it has them."""

@@ -58,6 +58,11 @@ class Spool:
             path.unlink(missing_ok=True)
         return len(leftovers)
 
+    @property
+    def scratch(self) -> Path:
+        """Where passing files belong: on the spool's own disk, cleared at start."""
+        return self.root / "incoming"
+
     def begin(self, meta: bytes) -> Draft:
         """A file to write one instance to, piece by piece; ``meta`` is preamble and file meta information.
 

@@ -29,7 +29,6 @@ from overread.spool.elements import (
     PIXEL_TAGS,
     SEQUENCE_BYTES,
     TEXT_BYTES,
-    Elements,
     Encoding,
     Place,
     ReadAt,
@@ -61,7 +60,6 @@ KEYWORDS = [
     "SamplesPerPixel",
     "BitsAllocated",
     "PhotometricInterpretation",
-    "PixelDataProviderURL",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "PixelSpacing",
@@ -69,6 +67,7 @@ KEYWORDS = [
     "GantryDetectorTilt",
     "ContributingEquipmentSequence",
 ]
+UIDS = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID")
 TAGS = {keyword: int(tag_for_keyword(keyword) or 0) for keyword in KEYWORDS}
 WANTED = {tag: SEQUENCE_BYTES if k.endswith("Sequence") else TEXT_BYTES for k, tag in TAGS.items()}
 PADDING = b"\0 "
@@ -85,9 +84,6 @@ BINARY = dict.fromkeys(["Rows", "Columns", "SamplesPerPixel", "BitsAllocated"], 
 TRANSLATED = {"SeriesDescription", "Manufacturer", "ManufacturerModelName"}
 DELIMITERS = {ord(c) for c in "\n\r\t\f\\"}  # each returns to the first character set (PS3.5 Section 6.1.2.5.3)
 
-# Pixels lie at an address (PS3.5 Sections A.6 and A.7) or go another way in real time: the data set is whole without.
-JPIP = ("1.2.840.10008.1.2.4.94", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205")
-ELSEWHERE = (*JPIP, "1.2.840.10008.1.2.7.")
 IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 NATIVE = {IMPLICIT, "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", BIG_ENDIAN}
 DEFLATED = {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
@@ -99,12 +95,12 @@ TRANSFER_SYNTAX, SOURCE_AE = 0x00020010, 0x00020016
 # After the preamble, the prefix and the first element, which is the length of the others.
 META_MAGIC = b"DICM\x02\0\0\0UL\x04\0"
 META_START = 144
-NOTHING = Value(b"", b"")
+NOTHING: Value = (b"", b"")
 
 
 def read_header(
     read_at: ReadAt, size_bytes: int, transfer_syntax_uid: str, *, scratch: Path | None = None
-) -> Instance:
+) -> Header:
     """Read the header of an encoded data set (PS3.5 Section 7), and see that all of it is there, without its pixels.
 
     ``read_at(offset, count)`` gives its bytes, fewer only at the end. A deflated one is inflated into a temporary file
@@ -114,22 +110,26 @@ def read_header(
     try:
         encoding = _encoding(transfer_syntax_uid)
         with _plain(read_at, size_bytes, transfer_syntax_uid, scratch) as (read_plain_at, plain_bytes):
-            return _instance(scan(read_plain_at, plain_bytes, encoding, WANTED), encoding, transfer_syntax_uid)
-    except (Refused, OSError):
-        raise
-    except Exception as error:
+            found = scan(read_plain_at, plain_bytes, encoding, WANTED)
+            header = Header(found.values, encoding, transfer_syntax_uid)
+            for keyword in UIDS:
+                header.uid(keyword)
+            _require_pixels(found.pixels, header)
+            return header
+    except (ArithmeticError, LookupError, ValueError, struct.error) as error:
         # The edge to whatever a stranger sends: no error that broken data causes may reach the network thread.
         raise Refused(f"the data set cannot be read ({type(error).__name__})") from error
 
 
 def read_instance(data: bytes | memoryview, transfer_syntax_uid: str) -> Instance:
-    """``read_header`` of a data set in memory."""
+    """The instance in a data set in memory; raises as ``read_header`` does."""
     view = memoryview(data)
-    return read_header(lambda offset, count: bytes(view[offset : offset + count]), len(view), transfer_syntax_uid)
+    header = read_header(lambda offset, count: bytes(view[offset : offset + count]), len(view), transfer_syntax_uid)
+    return header.instance()
 
 
 def read_file(path: Path, *, scratch: Path | None = None) -> Instance:
-    """``read_header`` of a Part 10 file in the spool; Refused also when it cannot be opened."""
+    """The instance in a Part 10 file in the spool; raises as ``read_header``, Refused also when it cannot be opened."""
     try:
         file = path.open("rb", buffering=0)
     except OSError as error:
@@ -142,7 +142,8 @@ def read_file(path: Path, *, scratch: Path | None = None) -> Instance:
         def read_at(offset: int, count: int) -> bytes:
             return os.pread(descriptor, count, start + offset)
 
-        return replace(read_header(read_at, size, syntax, scratch=scratch), calling_ae=calling_ae)
+        instance = read_header(read_at, size, syntax, scratch=scratch).instance()
+        return replace(instance, calling_ae=calling_ae)
 
 
 def _file_meta(descriptor: int, path: Path) -> tuple[int, str, str]:
@@ -155,7 +156,7 @@ def _file_meta(descriptor: int, path: Path) -> tuple[int, str, str]:
     found = scan(lambda at, count: os.pread(descriptor, count, META_START + at), size, FILE_META, wanted).values
     if TRANSFER_SYNTAX not in found:
         raise Refused(f"{path.name} is no readable DICOM file (no transfer syntax)")
-    syntax, calling_ae = (_clean(found.get(t, NOTHING).raw.decode("latin-1")) for t in (TRANSFER_SYNTAX, SOURCE_AE))
+    syntax, calling_ae = (_clean(found.get(t, NOTHING)[1].decode("latin-1")) for t in (TRANSFER_SYNTAX, SOURCE_AE))
     return META_START + size, syntax, calling_ae
 
 
@@ -176,51 +177,49 @@ def _plain(
     return nullcontext((read_at, size_bytes))
 
 
-def _instance(found: Elements, encoding: Encoding, transfer_syntax_uid: str) -> Instance:
-    header = _Header(found.values, encoding)
-    instance = Instance(
-        sop_instance_uid=header.uid("SOPInstanceUID"),
-        sop_class_uid=header.uid("SOPClassUID"),
-        series_uid=header.uid("SeriesInstanceUID"),
-        study_uid=header.uid("StudyInstanceUID"),
-        transfer_syntax_uid=transfer_syntax_uid,
-        modality=header.text("Modality"),
-        image_type=tuple(map(_clean, header.texts("ImageType"))),
-        series_number=header.integer("SeriesNumber"),
-        instance_number=header.integer("InstanceNumber"),
-        series_description=header.text("SeriesDescription"),
-        body_part=header.text("BodyPartExamined"),
-        manufacturer=header.text("Manufacturer"),
-        model_name=header.text("ManufacturerModelName"),
-        frame_of_reference_uid=header.text("FrameOfReferenceUID"),
-        acquisition_number=header.integer("AcquisitionNumber"),
-        rows=header.integer("Rows"),
-        columns=header.integer("Columns"),
-        number_of_frames=header.integer("NumberOfFrames") or 1,
-        samples_per_pixel=header.integer("SamplesPerPixel") or 1,
-        position=header.reals("ImagePositionPatient"),
-        orientation=header.reals("ImageOrientationPatient"),
-        pixel_spacing=header.reals("PixelSpacing"),
-        slice_thickness=header.real("SliceThickness"),
-        gantry_tilt=header.real("GantryDetectorTilt"),
-        equipment_purposes=header.purposes(),
-    )
-    _require_pixels(found.pixels, instance, header, transfer_syntax_uid)
-    return instance
-
-
-class _Header:
+class Header:
     """Values of the top level by keyword: clean, or left out where they are not what they should be."""
 
-    def __init__(self, values: dict[int, Value], encoding: Encoding) -> None:
+    def __init__(self, values: dict[int, Value], encoding: Encoding, transfer_syntax_uid: str) -> None:
         self._values = values
         self._encoding = encoding
+        self.transfer_syntax_uid = transfer_syntax_uid
+
+    def instance(self) -> Instance:
+        """All of them; raises nothing once ``read_header`` has given the header."""
+        return Instance(
+            sop_instance_uid=self.uid("SOPInstanceUID"),
+            sop_class_uid=self.uid("SOPClassUID"),
+            series_uid=self.uid("SeriesInstanceUID"),
+            study_uid=self.uid("StudyInstanceUID"),
+            transfer_syntax_uid=self.transfer_syntax_uid,
+            modality=self.text("Modality"),
+            image_type=tuple(map(_clean, self.texts("ImageType"))),
+            series_number=self.integer("SeriesNumber"),
+            instance_number=self.integer("InstanceNumber"),
+            series_description=self.text("SeriesDescription"),
+            body_part=self.text("BodyPartExamined"),
+            manufacturer=self.text("Manufacturer"),
+            model_name=self.text("ManufacturerModelName"),
+            frame_of_reference_uid=self.text("FrameOfReferenceUID"),
+            acquisition_number=self.integer("AcquisitionNumber"),
+            rows=self.integer("Rows"),
+            columns=self.integer("Columns"),
+            number_of_frames=self.integer("NumberOfFrames") or 1,
+            samples_per_pixel=self.integer("SamplesPerPixel") or 1,
+            position=self.reals("ImagePositionPatient"),
+            orientation=self.reals("ImageOrientationPatient"),
+            pixel_spacing=self.reals("PixelSpacing"),
+            slice_thickness=self.real("SliceThickness"),
+            gantry_tilt=self.real("GantryDetectorTilt"),
+            equipment_purposes=self.purposes(),
+        )
 
     def uid(self, keyword: str) -> str:
         value = self.text(keyword)
         if value and len(value) <= 64 and UID_LETTERS.issuperset(value):
             return value
-        empty = not value and not self._get(keyword).raw.strip(PADDING)
+        empty = not value and not self._get(keyword)[1].strip(PADDING)
         raise Refused(f"{keyword} is {'empty' if empty else 'not a valid UID'} (PS3.5 Section 9.1)")
 
     def text(self, keyword: str) -> str:
@@ -235,7 +234,7 @@ class _Header:
         if raw.isascii() and ESCAPE not in raw:
             text = raw.decode("ascii")
         elif keyword in TRANSLATED:
-            text = _decoded(raw, _character_sets(self._get("SpecificCharacterSet").raw))
+            text = _decoded(raw, _character_sets(self._get("SpecificCharacterSet")[1]))
         else:
             text = raw.decode("latin-1")
         return text.split("\\")
@@ -270,20 +269,18 @@ class _Header:
             return ()
 
     def purposes(self) -> tuple[str, ...]:
-        """What the contributing equipment was for, as code values."""
+        """What the contributing equipment was for, as code values; none when that cannot be read."""
         vr, raw = self._get("ContributingEquipmentSequence")
         if not raw:
             return ()
-        if vr not in (b"", b"SQ", b"UN"):
-            raise Refused("ContributingEquipmentSequence is not a sequence")
         implicit = vr != b"SQ"
         try:
             items = read_sequence(BytesIO(raw), implicit, implicit or self._encoding.little, len(raw), "iso8859")
             codes = (code for item in items for code in item.get("PurposeOfReferenceCodeSequence") or ())
             return tuple(_clean(code.get("CodeValue", "")) for code in codes)
-        except Exception as error:
-            # Whatever pydicom raises on broken items; an OSError among it must not pass for one of the disk.
-            raise Refused(f"ContributingEquipmentSequence cannot be read ({type(error).__name__})") from error
+        except Exception:
+            # Whatever pydicom raises on broken items: an image is not worth less for who is said to have touched it.
+            return ()
 
     def _get(self, keyword: str) -> Value:
         return self._values.get(TAGS[keyword], NOTHING)
@@ -314,31 +311,27 @@ def _decoded(raw: bytes, character_sets: Sequence[str]) -> str:
     return raw.decode(character_sets[0], "replace")
 
 
-def _require_pixels(pixels: Mapping[int, Place], instance: Instance, header: _Header, syntax: str) -> None:
+def _require_pixels(pixels: Mapping[int, Place], header: Header) -> None:
     """Refuse pixels that are fewer than the header says, or not written as the transfer syntax says (PS3.5 A.4).
 
-    It is also what sees that a data set was cut off exactly between two elements: from Samples per Pixel on, which only
-    stands where pixels follow (PS3.3 Section C.7.6.3), until the pixels. Elsewhere nothing tells that more was to come.
+    A data set without any pixels is taken: it may have been sent without them, and nothing tells it from one that was
+    cut off exactly between two elements, which the fragments of DIMSE do not allow to happen unseen.
     """
-    least = _native_bytes(instance, header)
+    syntax = header.transfer_syntax_uid
     for tag, place in pixels.items():
         if place.encapsulated != (tag == PIXEL_DATA and syntax not in NATIVE):
             how = "is encapsulated" if place.encapsulated else "is not encapsulated"
             raise Refused(f"{PIXEL_TAGS[tag]} {name(tag)} {how}: it is not encoded as its transfer syntax says")
-        if not place.encapsulated and place.length < least:
+        if not place.encapsulated and place.length < (least := _native_bytes(header)):
             raise Refused(f"{PIXEL_TAGS[tag]} {name(tag)} has {place.length} bytes, and the header says {least}")
-    if pixels or syntax.startswith(ELSEWHERE) or header.text("PixelDataProviderURL"):
-        return
-    if least or header.integer("SamplesPerPixel") or header.integer("BitsAllocated"):
-        raise Refused(f"PixelData {name(PIXEL_DATA)} is missing, and the header describes it")
 
 
-def _native_bytes(instance: Instance, header: _Header) -> int:
+def _native_bytes(header: Header) -> int:
     """How long pixels are at least when they are not compressed (PS3.5 Section 8.1); 0 when the header is silent."""
-    bits = header.integer("BitsAllocated") or 0
-    samples = (instance.rows or 0) * (instance.columns or 0) * instance.samples_per_pixel * instance.number_of_frames
+    rows, columns, bits = (header.integer(keyword) or 0 for keyword in ("Rows", "Columns", "BitsAllocated"))
+    samples, frames = (header.integer(keyword) or 1 for keyword in ("SamplesPerPixel", "NumberOfFrames"))
     part, whole = SUBSAMPLED.get(header.text("PhotometricInterpretation"), (1, 1))
-    return -(-samples * bits * part // (8 * whole))
+    return -(-rows * columns * samples * frames * bits * part // (8 * whole))
 
 
 # What strangers send is read as it is; what overread writes is validated where it is written.

@@ -68,7 +68,6 @@ def measure(receiver: Receiver, cell: Cell, folder: Path) -> Measurement:
     about = (receiver.name, cell.load.name, cell.associations, cell.sender, len(cell.load.files), cell.load.size_bytes)
     if reason := receiver.missing():
         return Measurement(*about, trouble=reason)
-    _calm()
     try:
         with started(receiver, folder, cell.associations) as running:
             transfer, cost = _transfer(running, cell)
@@ -93,6 +92,7 @@ class _Cost:
 def _transfer(running: Running, cell: Cell) -> tuple[Transfer, _Cost]:
     shards = cell.load.shards(cell.associations)
     memory = process_tree.PeakMemory(running.pid)
+    _calm()
     memory.start()
     before_s = process_tree.cpu_s(running.pid)
     transfer = SENDERS[cell.sender](running.port, running.receiver.ae_title, shards)

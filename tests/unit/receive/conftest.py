@@ -19,7 +19,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification
 
 from overread.domain.events import Event
-from overread.ledger.arrivals import Arrival
+from overread.receive.receipt import Receipt
 from overread.receive.admission import Admission
 from overread.receive.intake import Intake
 from overread.receive.listener import Door, Listener
@@ -37,7 +37,7 @@ class House:
 
     spool: Spool
     listener: Listener
-    arrivals: list[Arrival] = field(default_factory=list)
+    arrivals: list[Receipt] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     room: bool = True
     quarantine: Quarantine | None = None

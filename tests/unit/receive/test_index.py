@@ -249,7 +249,7 @@ def test_what_comes_is_written_in_few_transactions(
             indexer.add(arrival)
         assert indexer.check() is not None
         indexer.start()
-        assert until(lambda: len(current(ledger)) == len(came))
+        assert until(lambda: len(current(ledger)) == len(came) and indexer.check() is None)
         indexer.stop()
     assert batches == [len(came)]  # what waits is not found by the comparison as well
     assert indexer.check() is None
