@@ -39,11 +39,9 @@ NO_INSTANCE = (
     "priv_SQ.dcm",
     "DICOMDIR-empty.dcm",
 )
-# these say that they are images of 32 × 32 pixels, and hold none,
-NO_PIXELS = ("chrJapMulti.dcm", "chrJapMultiExplicitIR6.dcm", "chrKoreanMulti.dcm")
 # and this one is not encoded as its file meta information says.
 OTHER_SYNTAX = ("SC_rgb_jpeg.dcm",)
-REFUSED = dict.fromkeys((*NO_INSTANCE, *NO_PIXELS, *OTHER_SYNTAX), 0xC000)
+REFUSED = dict.fromkeys((*NO_INSTANCE, *OTHER_SYNTAX), 0xC000)
 # Taken as they are or refused, both are right; but never changed.
 CUT_SHORT = {"MR_truncated.dcm", "rtplan_truncated.dcm", "emri_small_jpeg_2k_lossless_too_short.dcm"}
 SHAPES: dict[str, Callable[[], Plain]] = {

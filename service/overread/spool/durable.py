@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-MOST_PARTS = 1024  # IOV_MAX of Linux and macOS
 
 def write_durable(content: bytes, target: Path) -> None:
     """Write ``content`` to ``target`` so that it is there completely or not at all. Raises OSError."""
@@ -27,16 +26,10 @@ def write_durable(content: bytes, target: Path) -> None:
 
 def write_parts(descriptor: int, parts: Sequence[bytes | memoryview]) -> None:
     """Write all of ``parts``, one after the other, however many calls it takes. Raises OSError."""
-    for first in range(0, len(parts), MOST_PARTS):
-        some = parts[first : first + MOST_PARTS]
-        written = os.writev(descriptor, some)
-        if written < sum(map(len, some)):
-            _write_rest(descriptor, memoryview(b"".join(some))[written:])
-
-
-def _write_rest(descriptor: int, rest: memoryview) -> None:
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]
+    for part in parts:
+        written = os.write(descriptor, part)
+        while written < len(part):
+            written += os.write(descriptor, part[written:])
 
 
 def sync_data(descriptor: int) -> None:

@@ -125,6 +125,8 @@ class _Walk:
         while size - at >= 8:
             if self._encoding.explicit:
                 at = self._leap(at)
+                if self._left < 0:
+                    raise self._wrong_end(0, at, 0)
                 if size - at < 8:
                     break
             tag, vr, start, length = header(at)

@@ -72,7 +72,7 @@ TAGS = {keyword: int(tag_for_keyword(keyword) or 0) for keyword in KEYWORDS}
 WANTED = {tag: SEQUENCE_BYTES if k.endswith("Sequence") else TEXT_BYTES for k, tag in TAGS.items()}
 PADDING = b"\0 "
 ESCAPE = b"\x1b"
-UID_LETTERS = frozenset("0123456789.")
+UID_LETTERS = b"0123456789."
 LARGEST_INTEGER = 2**63 - 1
 
 # Text as bytes: what a VR of text holds, and what implicit VR and UN leave open (PS3.5 Section 6.2).
@@ -216,11 +216,14 @@ class Header:
         )
 
     def uid(self, keyword: str) -> str:
-        value = self.text(keyword)
-        if value and len(value) <= 64 and UID_LETTERS.issuperset(value):
+        """A UID; raises Refused when it is none (PS3.5 Section 9.1)."""
+        raw = self._get(keyword)[1].strip(PADDING)
+        if 0 < len(raw) <= 64 and not raw.translate(None, UID_LETTERS):
+            return raw.decode("ascii")
+        value = self.text(keyword)  # the first of several, or with blanks in odd places
+        if value and len(value) <= 64 and not value.encode().translate(None, UID_LETTERS):
             return value
-        empty = not value and not self._get(keyword)[1].strip(PADDING)
-        raise Refused(f"{keyword} is {'empty' if empty else 'not a valid UID'} (PS3.5 Section 9.1)")
+        raise Refused(f"{keyword} is {'not a valid UID' if raw else 'empty'} (PS3.5 Section 9.1)")
 
     def text(self, keyword: str) -> str:
         values = self.texts(keyword)
@@ -240,6 +243,9 @@ class Header:
         return text.split("\\")
 
     def integer(self, keyword: str) -> int | None:
+        vr, raw = self._get(keyword)
+        if vr == b"US" and len(raw) == 2:  # as nearly all are
+            return int.from_bytes(raw, "little" if self._encoding.little else "big")
         numbers = self._numbers(keyword, int, 1)
         if not numbers or numbers[0] != int(numbers[0]) or abs(numbers[0]) > LARGEST_INTEGER:
             return None
@@ -328,8 +334,9 @@ def _require_pixels(pixels: Mapping[int, Place], header: Header) -> None:
 
 def _native_bytes(header: Header) -> int:
     """How long pixels are at least when they are not compressed (PS3.5 Section 8.1); 0 when the header is silent."""
-    rows, columns, bits = (header.integer(keyword) or 0 for keyword in ("Rows", "Columns", "BitsAllocated"))
-    samples, frames = (header.integer(keyword) or 1 for keyword in ("SamplesPerPixel", "NumberOfFrames"))
+    rows, columns = header.integer("Rows") or 0, header.integer("Columns") or 0
+    bits, samples = header.integer("BitsAllocated") or 0, header.integer("SamplesPerPixel") or 1
+    frames = header.integer("NumberOfFrames") or 1
     part, whole = SUBSAMPLED.get(header.text("PhotometricInterpretation"), (1, 1))
     return -(-rows * columns * samples * frames * bits * part // (8 * whole))
 

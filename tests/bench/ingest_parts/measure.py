@@ -19,7 +19,7 @@ from ingest_parts.receivers import Receiver, ReceiverFailed, Running, started
 from ingest_parts.sender import SENDERS, Transfer
 
 SETTLE_S = 10.0
-TOUCHED_BYTES = 400_000_000
+TOUCHED_BYTES = 1_200_000_000
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000
 
 

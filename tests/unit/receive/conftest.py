@@ -19,10 +19,10 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification
 
 from overread.domain.events import Event
-from overread.receive.receipt import Receipt
 from overread.receive.admission import Admission
 from overread.receive.intake import Intake
 from overread.receive.listener import Door, Listener
+from overread.receive.receipt import Receipt
 from overread.receive.upper_layer import FAST
 from overread.spool import Spool
 from overread.spool.quarantine import Quarantine

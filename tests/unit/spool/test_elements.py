@@ -84,7 +84,7 @@ def test_what_is_asked_for_comes_from_the_top_level_alone(encoding: Encoding) ->
     data = b"".join(pieces(encoding))
     found = read(data, encoding)
     assert {tag: value[1] for tag, value in found.values.items()} == {CLASS: b"1.2\0", NUMBER: b"12"}
-    assert found.values[CLASS].vr == (b"UI" if encoding.explicit else b"")
+    assert found.values[CLASS][0] == (b"UI" if encoding.explicit else b"")
     (place,) = found.pixels.values()
     assert place.encapsulated == (encoding is EXPLICIT)
     if not place.encapsulated:

@@ -37,13 +37,12 @@ def spool(tmp_path: Path) -> Spool:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     """Every write, fsync and rename in order, as (call, path)."""
     calls: list[tuple[str, str]] = []
-    write, writev, fsync, fdatasync, rename = os.write, os.writev, os.fsync, os.fdatasync, os.rename
+    write, fsync, fdatasync, rename = os.write, os.fsync, os.fdatasync, os.rename
 
     def name(descriptor: int) -> str:
         return str(Path(f"/proc/self/fd/{descriptor}").readlink())
 
     monkeypatch.setattr(os, "write", lambda fd, data: (calls.append(("write", name(fd))), write(fd, data))[1])
-    monkeypatch.setattr(os, "writev", lambda fd, data: (calls.append(("write", name(fd))), writev(fd, data))[1])
     monkeypatch.setattr(os, "fdatasync", lambda fd: (calls.append(("fsync", name(fd))), fdatasync(fd))[1])
     monkeypatch.setattr(os, "fsync", lambda fd: (calls.append(("fsync", name(fd))), fsync(fd))[1])
     monkeypatch.setattr(os, "rename", lambda p, to: (calls.append(("rename", str(to))), rename(p, to))[1])
@@ -131,7 +130,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, k: int) -> Callable[[], int]:
 
         return call
 
-    for name in ("open", "write", "writev", "fdatasync", "fsync", "rename"):
+    for name in ("open", "write", "fdatasync", "fsync", "rename"):
         monkeypatch.setattr(os, name, fail_at(getattr(os, name)))
     return lambda: seen[0]
 
@@ -153,13 +152,13 @@ def test_whichever_step_fails_the_caller_learns_and_no_part_of_a_file_is_left(tm
         assert not list((spool.root / "incoming").iterdir())
         assert all(path.read_bytes() == META + b"data" for path in files(spool))
         assert spool.absolute(spool.keep("1.2", "1.2.3", META, b"data").path).read_bytes() == META + b"data"
-    assert failed == 10  # open, write, two folders opened and synced, sync, rename, its folder opened and synced
+    assert failed == 11  # open, two writes, two folders opened and synced, sync, rename, its folder opened and synced
 
 
 def test_a_failed_sync_never_takes_away_what_was_acknowledged_before(spool: Spool) -> None:
     stored = spool.keep("1.2", "1.2.3", META, b"data")
     with pytest.MonkeyPatch.context() as patch:
-        failing(patch, 4)  # the sync of the folder, after the draft's opening and writing, and the folder's opening
+        failing(patch, 5)  # the sync of the folder, after the draft's opening and two writes, and the folder's opening
         with pytest.raises(OSError, match="No space"):
             spool.keep("1.2", "1.2.3", META, b"data")
     assert spool.absolute(stored.path).read_bytes() == META + b"data"
@@ -168,7 +167,6 @@ def test_a_failed_sync_never_takes_away_what_was_acknowledged_before(spool: Spoo
 def test_short_writes_are_continued(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
-    monkeypatch.setattr(os, "writev", lambda fd, parts: write(fd, b"".join(parts)[:7]))
     stored = spool.keep("1.2", "1.2.3", META, bytes(range(100)))
     monkeypatch.undo()
     assert spool.absolute(stored.path).read_bytes() == META + bytes(range(100))

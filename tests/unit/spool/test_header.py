@@ -167,7 +167,7 @@ def test_rubbish_is_refused(data: bytes, syntax: str) -> None:
 
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda s: s.name)
 def test_an_image_that_is_cut_off_anywhere_is_refused(tiny_ct: list[Path], syntax: str) -> None:
-    """At every byte, between two elements too when pixels are promised. Nothing of the patient is in the reason."""
+    """At every byte but those between two elements behind the last UID. Nothing of the patient is in the reason."""
     dataset = pydicom.dcmread(tiny_ct[1])
     dataset.PatientName = "Doe^Jane"
     dataset.PixelData = bytes(2 * 4 * 3)
@@ -176,13 +176,11 @@ def test_an_image_that_is_cut_off_anywhere_is_refused(tiny_ct: list[Path], synta
     read_instance(data, syntax)
     silent = set()
     if syntax != DeflatedExplicitVRLittleEndian:
-        # Between the last UID and the first element that describes pixels: cut off there, it is a whole data set.
-        tags = [e.tag for e in dataset if 0x0020000E < e.tag <= 0x00280002]
-        borders = {len(encode(dataset[:tag], syntax)) for tag in tags}
+        borders = {len(encode(dataset[: e.tag], syntax)) for e in dataset if e.tag > 0x0020000E}
         silent = borders | {border + 1 for border in borders if data[border] == 0}  # and a zero may be padding
     for end in range(len(data)):
         if end in silent:
-            assert read_instance(data[:end], syntax).rows is None
+            read_instance(data[:end], syntax)
             continue
         with pytest.raises(Refused) as caught:
             read_instance(data[:end], syntax)
@@ -193,12 +191,6 @@ def test_what_has_no_pixels_may_end_between_two_elements() -> None:
     """Nothing in a report tells that more was to come."""
     whole = minimal(LO0040A043=b"")
     assert read_instance(whole[:-8], ExplicitVRLittleEndian) == read_instance(whole, ExplicitVRLittleEndian)
-
-
-@pytest.mark.parametrize("tag", ["US00280002", "US00280100"])
-def test_a_header_that_was_cut_off_within_the_description_of_its_pixels_is_refused(tag: str) -> None:
-    with pytest.raises(Refused, match=r"PixelData \(7FE0,0010\) is missing"):
-        read_instance(minimal(**{tag: b"\x01\0"}), ExplicitVRLittleEndian)
 
 
 def image(length: int | None = None, **values: bytes) -> bytes:
@@ -226,8 +218,7 @@ def test_pixels_are_at_least_as_many_as_the_header_says(least: int, values: dict
     for length in (0, least - 1):
         with pytest.raises(Refused, match=f"PixelData .7FE0,0010. has {length} bytes, and the header says {least}"):
             read_instance(image(length, **values), ExplicitVRLittleEndian)
-    with pytest.raises(Refused, match=r"PixelData \(7FE0,0010\) is missing"):
-        read_instance(image(None, **values), ExplicitVRLittleEndian)
+    assert read_instance(image(None, **values), ExplicitVRLittleEndian).rows == 4
 
 
 def test_pixels_that_are_elsewhere_or_not_described_are_not_missed() -> None:
@@ -274,13 +265,12 @@ def test_what_equipment_contributed_is_read(syntax: str, undefined: bool) -> Non
     assert read_instance(encode(dataset, syntax), syntax).equipment_purposes == ("109102", "109102")
 
 
-def test_equipment_that_is_none_is_refused() -> None:
-    with pytest.raises(Refused, match="ContributingEquipmentSequence is not a sequence"):
-        read_instance(minimal(LO0018A001=b"109102"), ExplicitVRLittleEndian)
+def test_equipment_that_cannot_be_read_is_none() -> None:
+    """An image is not worth less for who is said to have touched it."""
+    assert read_instance(minimal(LO0018A001=b"109102"), ExplicitVRLittleEndian).equipment_purposes == ()
     for vr in (b"SQ", b"UN"):
         broken = struct.pack("<HH2sHI", 0x18, 0xA001, vr, 0, 6) + b"109102"
-        with pytest.raises(Refused, match="ContributingEquipmentSequence cannot be read"):
-            read_instance(minimal() + broken, ExplicitVRLittleEndian)
+        assert read_instance(minimal() + broken, ExplicitVRLittleEndian).equipment_purposes == ()
 
 
 def test_pixels_are_never_read(tiny_phantom: ChestPhantom, tiny_ct: list[Path]) -> None:
@@ -409,14 +399,11 @@ def _by_pydicom(dataset: Dataset, syntax: str) -> Instance:
     )
 
 
-# What pydicom reads all the same, or the charset samples, which have lost their pixels; and why it is refused.
+# What pydicom reads all the same; and why it is refused.
 WRONG = {
     "SC_rgb_jpeg.dcm": "not encoded as its transfer syntax says",
     "rtplan_truncated.dcm": "runs past the end",
     "MR_truncated.dcm": "runs past the end",
-    "chrJapMulti.dcm": "PixelData .* is missing",
-    "chrJapMultiExplicitIR6.dcm": "PixelData .* is missing",
-    "chrKoreanMulti.dcm": "PixelData .* is missing",
 }
 
 
