@@ -28,6 +28,7 @@ ROLES = ("listen", "watch", "work")
 PR_SET_PDEATHSIG = 1
 LOCK_PATIENCE_S = 15.0
 STOP_S = 20.0
+SWITCH_S = 0.0005  # a thread that has an answer to send must not wait 5 ms for the interpreter
 LONGEST_RESTART_S = 30.0
 
 
@@ -119,6 +120,7 @@ def _listen(settings: Settings) -> Callable[[], None]:
     from overread.receive.upper_layer import FAST, STOCK
 
     r = settings.receive
+    sys.setswitchinterval(SWITCH_S)
     store = wiring.spool(settings)
     metrics, herald = wiring.watching(settings, ())
     herald(SpoolDiscrepancy("half-written", store.clear_incoming()))

@@ -25,6 +25,8 @@ class Bounded:
 
     def __call__(self, value: str) -> str:
         """The label value to use: ``none`` for an empty one, at most 64 printable characters, or ``other``."""
+        if value in self._known:  # clean, then, and the way of nearly all
+            return value
         clean = _clean(value)
         with self._lock:
             if clean in self._known:

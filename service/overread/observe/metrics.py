@@ -53,6 +53,7 @@ class Metrics:
         self.registry = CollectorRegistry(auto_describe=False)
         self._models, self._destinations = tuple(models), tuple(destinations)
         self._bounds: dict[str, Bounded] = {}
+        self._callers: dict[str, tuple[Counter, Counter]] = {}
         ProcessCollector(registry=self.registry)
         self._make_receiving()
         self._make_reading()
@@ -205,8 +206,11 @@ class Metrics:
 
     def _instance_received(self, event: events.InstanceReceived) -> None:
         caller = self._bound("calling_ae", event.calling_ae)
-        self._instances.labels(caller).inc()
-        self._bytes.labels(caller).inc(event.size_bytes)
+        if caller not in self._callers:
+            self._callers[caller] = self._instances.labels(caller), self._bytes.labels(caller)
+        instances, size_bytes = self._callers[caller]
+        instances.inc()
+        size_bytes.inc(event.size_bytes)
         self._receive_seconds.observe(event.seconds)
         self._last_instance.set_to_current_time()
 

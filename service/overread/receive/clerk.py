@@ -58,6 +58,7 @@ class Clerk:
             self._waiting.put(receipt)
         else:
             self._lost = True
+            self._herald(receipt.event())
 
     def stop(self) -> None:
         """Let it write what is left, and end."""
@@ -106,6 +107,8 @@ class Clerk:
     def _feed(self, connection: Connection, process: Any) -> None:
         while process.is_alive():
             batch, ended = self._next_batch()
+            for receipt in batch:  # told here, where no sender waits for it
+                self._herald(receipt.event())
             if batch:
                 connection.send(batch)
             if self._lost and self._waiting.empty():

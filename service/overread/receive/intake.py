@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from overread.domain.errors import Refused
-from overread.domain.events import InstanceReceived, InstanceRefused, Trouble
+from overread.domain.events import InstanceRefused, Trouble
 from overread.ports import Herald
 from overread.receive.receipt import Receipt
 from overread.spool import Spool
@@ -122,12 +122,9 @@ class Reception:
         draft, claim, intake = self._draft, self._claim, self._intake
         assert draft is not None
         header = self._judged(draft)
-        study_uid = header.uid("StudyInstanceUID")
-        stored = intake.spool.keep_draft(draft, study_uid, claim.sop_instance_uid)
+        stored = intake.spool.keep_draft(draft, header.uid("StudyInstanceUID"), claim.sop_instance_uid)
         self._draft = None
-        intake.keep(Receipt(header, stored, claim.calling_ae, time.time()))
-        seconds = time.monotonic() - self._started
-        intake.tell(InstanceReceived(claim.calling_ae, study_uid, claim.sop_class_uid, stored.size_bytes, seconds))
+        intake.keep(Receipt(header, stored, claim.calling_ae, time.time(), time.monotonic() - self._started))
 
     def _judged(self, draft: Draft) -> Header:
         claim = self._claim

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from overread.domain.events import InstanceReceived
 from overread.domain.study import Instance
 from overread.spool.files import Stored
 from overread.spool.header import Header
@@ -15,12 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Receipt:
-    """An instance in the spool, its header not yet put into words; ``at`` is when it came (seconds since the epoch)."""
+    """An instance in the spool, its header not yet put into words; ``at`` is when it came (seconds since the epoch).
+
+    ``seconds`` it took from the command to the disk.
+    """
 
     header: Header
     stored: Stored
     calling_ae: str
     at: float
+    seconds: float
+
+    def event(self) -> InstanceReceived:
+        """What everybody is told."""
+        study_uid, sop_class_uid = self.header.uid("StudyInstanceUID"), self.header.uid("SOPClassUID")
+        return InstanceReceived(self.calling_ae, study_uid, sop_class_uid, self.stored.size_bytes, self.seconds)
 
     @property
     def instance(self) -> Instance:

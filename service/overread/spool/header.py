@@ -217,8 +217,9 @@ class Header:
 
     def uid(self, keyword: str) -> str:
         """A UID; raises Refused when it is none (PS3.5 Section 9.1)."""
-        raw = self._get(keyword)[1].strip(PADDING)
-        if 0 < len(raw) <= 64 and not raw.translate(None, UID_LETTERS):
+        vr, raw = self._get(keyword)
+        raw = raw.strip(PADDING)
+        if 0 < len(raw) <= 64 and vr in TEXT_VRS and not raw.translate(None, UID_LETTERS):
             return raw.decode("ascii")
         value = self.text(keyword)  # the first of several, or with blanks in odd places
         if value and len(value) <= 64 and not value.encode().translate(None, UID_LETTERS):

@@ -36,7 +36,7 @@ def spool(tmp_path: Path) -> Spool:
 def brought(spool: Spool, tiny_ct: list[Path]) -> Callable[..., list[Instance]]:
     """``brought(change)``: the phantom's files in the spool, each altered by ``change(k, dataset)``; their headers."""
 
-    def bring(change: Change | None = None, *, localizer: bool = False) -> list[Instance]:
+    def bring(change: Change | None = None, *, localizer: bool = False, damaged: bool = False) -> list[Instance]:
         found = []
         for k, source in enumerate(tiny_ct if localizer else tiny_ct[1:]):
             target = spool.root / "instances" / f"{k}.dcm"
@@ -46,7 +46,8 @@ def brought(spool: Spool, tiny_ct: list[Path]) -> Callable[..., list[Instance]]:
                 dataset = pydicom.dcmread(source)
                 change(k, dataset)
                 dataset.save_as(target)
-            found.append(replace(read_file(target), path=f"instances/{k}.dcm"))
+            # As it was when it came: what the listener would refuse today may lie in a spool all the same.
+            found.append(replace(read_file(source if damaged else target), path=f"instances/{k}.dcm"))
         return found
 
     return bring
@@ -207,7 +208,7 @@ def test_a_slice_that_cannot_be_used_is_unfit(
 ) -> None:
     monkeypatch.setattr(pydicom.config.settings, "writing_validation_mode", pydicom.config.IGNORE)
     with pytest.raises(Unfit, match=reason):
-        load(spool, brought(change))
+        load(spool, brought(change, damaged=True))
 
 
 def test_colour_is_unfit(spool: Spool, brought: Callable) -> None:

@@ -75,7 +75,12 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             options.get("room", lambda: made.room),
         )
         door = Door("OVERREAD", "127.0.0.1", 0, 16384, 5.0, 5.0, options.get("network_timeout_s", 5.0))
-        keep = options.get("keep", made.arrivals.append)
+
+        def take(receipt: Receipt) -> None:
+            made.arrivals.append(receipt)
+            made.events.append(receipt.event())
+
+        keep = options.get("keep", take)
         quarantine = Quarantine(spool.root / "quarantine")
         made.quarantine = quarantine
         intake = Intake(spool, quarantine, admission.has_room, keep, made.events.append)
