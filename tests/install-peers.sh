@@ -9,6 +9,7 @@ lacks dciodvfy dicom3tools
 lacks Orthanc orthanc
 [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || packages="$packages orthanc-dicomweb"
 lacks promtool prometheus
+lacks strace strace
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"
 [ -z "$packages" ] && exit 0
 

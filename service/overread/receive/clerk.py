@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from overread.domain.events import Event, Trouble
@@ -42,7 +43,7 @@ class Clerk:
         self._body, self._arguments, self._herald = body, arguments, herald
         self._waiting: queue.SimpleQueue[Receipt | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
-        self._process: Any = None
+        self._process: BaseProcess | None = None
         self._reason: str | None = COMPARING
         self._beat = time.monotonic()
         self._lost = False
@@ -65,6 +66,12 @@ class Clerk:
         self._stopping.set()
         self._waiting.put(None)
         self._thread.join(STOP_S + 5)
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the process that keeps the ledger at the moment; None between two."""
+        process = self._process
+        return process.pid if process is not None and process.is_alive() else None
 
     def check(self) -> str | None:
         """A readiness check: does the ledger know all that lies in the spool, but for what is being written?"""
@@ -90,6 +97,7 @@ class Clerk:
         ours, theirs = context.Pipe()
         process = context.Process(target=self._body, args=(theirs, *self._arguments), name="clerk", daemon=True)
         process.start()
+        self._process = process
         theirs.close()
         listening = threading.Thread(target=self._listen, args=(ours,), name="clerk-listener", daemon=True)
         listening.start()
