@@ -1,0 +1,31 @@
+"""Checks of single values, each with an error that names the file, the key and what it can be."""
+
+from __future__ import annotations
+
+from overread.domain.errors import ConfigError
+
+
+def choice(value: str, known: tuple[str, ...], key: str, source: str) -> None:
+    """Raises ConfigError when ``value`` is none of ``known``."""
+    if value not in known:
+        raise ConfigError(f"{source}: {key} is {value!r}; it can be {' or '.join(known)}")
+
+
+def within(value: float, low: float, high: float, source: str, where: str) -> None:
+    """Raises ConfigError when ``value`` lies outside ``low`` to ``high``."""
+    if not low <= value <= high:
+        raise ConfigError(f"{source}: {where} is {value}; it must lie between {low} and {high}")
+
+
+def at_least(part: object, least: dict[str, float], source: str, section: str) -> None:
+    """Raises ConfigError when a value of ``part`` lies below what ``least`` says for its name."""
+    for name, low in least.items():
+        within(getattr(part, name), low, 1e12, source, f"{section}.{name}")
+
+
+def ae_title(value: str, source: str, where: str) -> None:
+    """Raises ConfigError when ``value`` is no AE title (PS3.5 6.2)."""
+    if not value.strip() or len(value) > 16 or "\\" in value or not value.isascii() or not value.isprintable():
+        raise ConfigError(
+            f"{source}: {where} {value!r} is no AE title: 1 to 16 printable ASCII characters, no backslash (PS3.5 6.2)"
+        )
