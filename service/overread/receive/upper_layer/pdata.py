@@ -9,6 +9,7 @@ P_DATA_TF = 0x04
 HEADER_BYTES = 6
 COMMAND = 0x01
 LAST = 0x02
+BOTH_HEADERS = struct.Struct(">BxLLBB").unpack_from
 
 
 class Malformed(Exception):
@@ -48,19 +49,33 @@ class Cutter:
         at, size, found = 0, len(view), []
         while at < size:
             if self._value_left:
-                piece = view[at : at + self._value_left]
-                self._pdu_left -= len(piece)
-                self._value_left -= len(piece)
-                found.append(Fragment(self._context_id, self._control, piece, not self._value_left))
-            elif self.between_pdus and view[at] != P_DATA_TF:
-                break
-            else:
+                end = min(at + self._value_left, size)
+                self._pdu_left -= end - at
+                self._value_left -= end - at
+                found.append(Fragment(self._context_id, self._control, view[at:end], not self._value_left))
+                at = end
+            elif self._pdu_left or self._head or not self._usual(view, at):
+                if self.between_pdus and view[at] != P_DATA_TF:
+                    break
                 piece = view[at : at + HEADER_BYTES - len(self._head)]
                 self._head += piece
                 if len(self._head) == HEADER_BYTES and self._header():
                     found.append(Fragment(self._context_id, self._control, view[:0], True))
-            at += len(piece)
+                at += len(piece)
+            else:
+                at += 2 * HEADER_BYTES
         return at, found
+
+    def _usual(self, view: memoryview, at: int) -> bool:
+        """Take the headers of a PDU and of the one item that fills it; False when that is not what lies there."""
+        if len(view) - at < 2 * HEADER_BYTES:
+            return False
+        kind, pdu, length, context_id, control = BOTH_HEADERS(view, at)
+        if kind != P_DATA_TF or length != pdu - 4 or not 2 < length <= self._longest - 4:
+            return False
+        self._context_id, self._control = context_id, control
+        self._pdu_left = self._value_left = length - 2
+        return True
 
     def _header(self) -> bool:
         """Take a whole header; True when it is that of a presentation data value without a value."""
