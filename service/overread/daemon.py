@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -114,42 +115,70 @@ def run_role(settings: Settings, role: str, keeper_pid: int | None) -> int:
 
 def _listen(settings: Settings) -> Callable[[], None]:
     from overread.observe.health import Health
+    from overread.receive.acceptor import Acceptor
     from overread.receive.clerk import Clerk
-    from overread.receive.intake import Intake
-    from overread.receive.listener import Door, Listener
-    from overread.receive.upper_layer import FAST, STOCK
+    from overread.receive.crew import Crew
 
     r = settings.receive
-    sys.setswitchinterval(SWITCH_S)
     store = wiring.spool(settings)
     metrics, herald = wiring.watching(settings, ())
     herald(SpoolDiscrepancy("half-written", store.clear_incoming()))
     metrics.watch_disk(store.root)
-    clerk = Clerk(_clerk, (settings,), herald)
     admission = wiring.admission(settings, store)
-    intake = Intake(store, wiring.quarantine(settings), admission.has_room, clerk.add, herald)
-    door = Door(r.ae_title, r.host, r.port, r.max_pdu_bytes, r.acse_timeout_s, r.dimse_timeout_s, r.network_timeout_s)
-    listener = Listener(door, admission, intake, herald, FAST if r.layers else STOCK)
+    clerk = Clerk(_clerk, (settings,), herald)
+    crew = Crew(r.processes or _processes(), _porter, (settings,), admission=admission, clerk=clerk, herald=herald)
+    acceptor = Acceptor(r.host, r.port, crew.take)
     try:
-        listener.start()
+        acceptor.start()
     except OSError as error:
         raise ConfigError(f"cannot listen on {r.host} port {r.port}: {error.strerror}; is it in use?") from None
+    crew.start()
     clerk.start()
     reach = "this machine only (the default; see [[receive.allow]])" if admission.only_loopback() else "the allow-list"
-    _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, listener.port, reach)
+    _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, acceptor.port, reach)
     if r.durability == "none":
         _log.warning("receive.durability is none: a power cut can take acknowledged instances; for measuring only")
-    checks = {"spool": wiring.disk_check(settings, store), "ledger": clerk.check}
+    checks = {"spool": wiring.disk_check(settings, store), "ledger": clerk.check, "porters": crew.check}
     o = settings.observe
-    health = Health(metrics.registry, heartbeat=clerk.stuck, checks=checks, host=o.host, port=o.listen_port)
+    health = Health(
+        metrics.registry,
+        heartbeat=lambda: [*clerk.stuck(), *crew.stuck()],
+        checks=checks,
+        host=o.host,
+        port=o.listen_port,
+    )
     health.start()
 
     def stop() -> None:
-        listener.stop()
+        acceptor.stop()
+        crew.stop()
         clerk.stop()
         health.stop()
 
     return stop
+
+
+def _processes() -> int:
+    """How many serve associations when the settings do not say: beyond four, the disk is the bound."""
+    return max(1, min(4, os.cpu_count() or 1))
+
+
+def _porter(connection: Connection, sockets: socket.socket, settings: Settings) -> None:
+    """What runs in each of the listener's processes that serve associations."""
+    from overread.observe.logs import install
+    from overread.receive.intake import Intake
+    from overread.receive.listener import Door, Listener
+    from overread.receive.porter import AskingAdmission, Post, serve
+    from overread.receive.upper_layer import FAST, STOCK
+
+    install(settings.observe.log, settings.observe.level, "porter")
+    sys.setswitchinterval(SWITCH_S)
+    r, post, store = settings.receive, Post(connection), wiring.spool(settings)
+    intake = Intake(store, wiring.quarantine(settings), wiring.room_left(settings, store), post.put, post.put)
+    door = Door(r.ae_title, r.host, r.port, r.max_pdu_bytes, r.acse_timeout_s, r.dimse_timeout_s, r.network_timeout_s)
+    listener = Listener(door, AskingAdmission(post), intake, post.put, FAST if r.layers else STOCK)
+    listener.open()
+    serve(connection, sockets, post, listener)
 
 
 def _clerk(connection: Connection, settings: Settings) -> None:

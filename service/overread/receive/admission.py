@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -32,6 +33,13 @@ CALLED_AE = Refusal(1, 1, 7, "called-ae")
 ADDRESS = Refusal(1, 1, 1, "address")
 CONGESTED = Refusal(2, 3, 1, "storage-full")
 LIMIT = Refusal(2, 3, 2, "limit")
+
+
+class Judge(Protocol):
+    """Who decides on association requests, here or elsewhere."""
+
+    def judge(self, calling_ae: str, called_ae: str, address: str, associations: int) -> Refusal | None:
+        """None when the caller may come in; ``associations`` counts those that are open already."""
 
 
 class Admission:

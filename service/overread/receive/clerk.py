@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import queue
 import signal
 import threading
@@ -21,15 +22,14 @@ from typing import Any
 
 from overread.domain.events import Event, Trouble
 from overread.ports import Herald
+from overread.receive.gathering import BEAT_S, gather
 from overread.receive.receipt import Receipt
 
 MOST_WAITING = 20_000
-ENOUGH = 100
-LINGER_S = 0.02
-BEAT_S = 1.0
 STUCK_S = 600.0
 RESTART_S = 2.0
 STOP_S = 30.0
+NICE = 5  # who acknowledges comes first: what is not in the ledger yet is safe in the spool
 COMPARING = "the spool is being compared with the ledger, or the ledger is away"
 
 # Given the end of a pipe; runs ``serve`` in the new process.
@@ -41,7 +41,7 @@ class Clerk:
 
     def __init__(self, body: Body, arguments: tuple[Any, ...], herald: Herald) -> None:
         self._body, self._arguments, self._herald = body, arguments, herald
-        self._waiting: queue.SimpleQueue[Receipt | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[Receipt | bytes | None] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._process: BaseProcess | None = None
         self._reason: str | None = COMPARING
@@ -60,6 +60,13 @@ class Clerk:
         else:
             self._lost = True
             self._herald(receipt.event())
+
+    def forward(self, receipts: bytes) -> None:
+        """As ``add``, for a pickled list of them, of which everybody else has been told."""
+        if self._waiting.qsize() < MOST_WAITING:
+            self._waiting.put(receipts)
+        else:
+            self._lost = True
 
     def stop(self) -> None:
         """Let it write what is left, and end."""
@@ -114,31 +121,19 @@ class Clerk:
 
     def _feed(self, connection: Connection, process: Any) -> None:
         while process.is_alive():
-            batch, ended = self._next_batch()
-            for receipt in batch:  # told here, where no sender waits for it
+            batch, ended = gather(self._waiting)
+            receipts = [one for one in batch if isinstance(one, Receipt)]
+            for receipt in receipts:  # told here, where no sender waits for it
                 self._herald(receipt.event())
-            if batch:
-                connection.send(batch)
+            for pickled in [one for one in batch if isinstance(one, bytes)]:
+                connection.send_bytes(pickled)
+            if receipts:
+                connection.send(receipts)
             if self._lost and self._waiting.empty():
                 self._lost = False
                 connection.send("compare")
             if ended:
                 return
-
-    def _next_batch(self) -> tuple[list[Receipt], bool]:
-        batch: list[Receipt] = []
-        until = time.monotonic() + BEAT_S
-        while len(batch) < ENOUGH:
-            try:
-                receipt = self._waiting.get(timeout=max(0.0, until - time.monotonic()))
-            except queue.Empty:
-                break
-            if receipt is None:
-                return batch, True
-            if not batch:
-                until = time.monotonic() + LINGER_S
-            batch.append(receipt)
-        return batch, False
 
     def _listen(self, connection: Connection) -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -175,6 +170,7 @@ def serve(line: Line, indexer: Any) -> None:
     """The clerk's side: until the listener says so or goes away. ``indexer`` is given what comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the listener ends it, when all is written
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.nice(NICE)
     ended = threading.Event()
     reporting = threading.Thread(target=_report, args=(line, indexer, ended), name="report", daemon=True)
     indexer.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +15,7 @@ from pynetdicom.sop_class import Verification
 
 from overread.domain.events import AssociationClosed, AssociationOpened, AssociationRefused, Trouble
 from overread.ports import Herald
-from overread.receive.admission import CONGESTED, Admission, Refusal
+from overread.receive.admission import CONGESTED, Judge, Refusal
 from overread.receive.intake import Claim, Intake, Reception
 from overread.receive.upper_layer import FAST, Layers, Server
 from overread.receive.upper_layer.codec import StoreRequest
@@ -42,7 +43,7 @@ class Listener:
     """Accepts associations and hands what comes to ``intake``."""
 
     def __init__(
-        self, door: Door, admission: Admission, intake: Intake, herald: Herald, layers: Layers = FAST
+        self, door: Door, admission: Judge, intake: Intake, herald: Herald, layers: Layers = FAST
     ) -> None:
         self._door = door
         self._admission = admission
@@ -55,6 +56,11 @@ class Listener:
 
     def start(self) -> None:
         """Bind and serve in the background; raises OSError when the port is taken."""
+        server = self.open(bind=True)
+        threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
+
+    def open(self, *, bind: bool = False) -> Server:
+        """Get ready to serve the connections that ``take`` is given."""
         door = self._door
         fitting = Fitting(self._begin, door.max_pdu_bytes, door.network_timeout_s, self._layers)
         handlers = [
@@ -65,11 +71,18 @@ class Listener:
             (evt.EVT_CONN_CLOSE, self._on_end),
             (evt.EVT_C_STORE, self._on_store),
         ]
-        self._server = Server(_entity(door), (door.host, door.port), fitting, handlers)
+        self._server = Server(_entity(door), (door.host, door.port), fitting, handlers, bind=bind)
         # pynetdicom collects garbage at every sixtieth connection: what is here now need not be looked through again.
         gc.collect()
         gc.freeze()
-        threading.Thread(target=self._server.serve_forever, name="accept", daemon=True).start()
+        return self._server
+
+    def take(self, connection: socket.socket, address: Any) -> None:
+        """Serve a connection; not from several threads at once."""
+        if self._server is None:
+            connection.close()
+        else:
+            self._server.take(connection, address)
 
     @property
     def port(self) -> int:

@@ -31,7 +31,8 @@ class Receive:
     """The DIMSE listener: its address, who may call, and its limits (bytes, seconds, free disk in MB).
 
     ``min_free_mb`` is the spool's high-water mark. ``durability`` none is for measuring only; ``layers`` false takes
-    pynetdicom's upper layer as it comes.
+    pynetdicom's upper layer as it comes. ``processes`` serve associations; 0: as many as the machine has cores, four at
+    most.
     """
 
     ae_title: str = "OVERREAD"
@@ -47,6 +48,7 @@ class Receive:
     min_free_mb: int = 1024
     durability: str = "full"
     layers: bool = True
+    processes: int = 0
 
 
 def check(r: Receive, source: str) -> None:
@@ -55,6 +57,7 @@ def check(r: Receive, source: str) -> None:
     choice(r.durability, ("full", "none"), "receive.durability", source)
     within(r.port, 0, 65535, source, "a port")
     at_least(r, _LEAST, source, "receive")
+    within(r.processes, 0, 64, source, "receive.processes")
     for caller in r.allow:
         ae_title(caller.ae_title, source, "receive.allow: ae_title")
         try:

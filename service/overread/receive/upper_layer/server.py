@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import socket
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -51,12 +52,17 @@ class Handler(RequestHandler):  # type: ignore[misc]
 class Server(AssociationServer):  # type: ignore[misc]
     """pynetdicom's server with the layers of a ``Fitting``; accepts on the thread that calls ``serve_forever``.
 
+    With ``bind`` false it has no socket of its own, and serves the connections that it is given by ``take``.
+
     A pynetdicom whose insides are not as ``hooks`` knows them is used as it comes, and the log says so.
     """
 
     request_queue_size = 128
 
-    def __init__(self, entity: AE, address: tuple[str, int], fitting: Fitting, handlers: list[Any]) -> None:
+    def __init__(
+        self, entity: AE, address: tuple[str, int], fitting: Fitting, handlers: list[Any], *, bind: bool = True
+    ) -> None:
+        self._bind = bind
         lost = moved()
         if lost and fitting.layers != STOCK:
             _log.warning("this pynetdicom is not the one that the fast layers know (%s): it is used as it comes", lost)
@@ -65,6 +71,26 @@ class Server(AssociationServer):  # type: ignore[misc]
         contexts = entity.supported_contexts
         shared = SharedContexts(contexts) if fitting.layers.codec else contexts
         super().__init__(entity, address, entity.ae_title, shared, evt_handlers=handlers, request_handler=Handler)
+
+    def server_bind(self) -> None:
+        """Take the address, or do without one."""
+        if self._bind:
+            super().server_bind()
+
+    def server_activate(self) -> None:
+        """Begin to listen, or do without."""
+        if self._bind:
+            super().server_activate()
+
+    def take(self, connection: socket.socket, address: Any) -> None:
+        """Serve a connection that somebody else has accepted."""
+        try:
+            self.process_request(connection, address)
+        except Exception:
+            # The edge to whoever connects, as in serve_forever: one that fails must not end the others.
+            self.handle_error(connection, address)
+            self.shutdown_request(connection)
+        self.service_actions()
 
     def get_request(self) -> Any:
         """Accept; when no descriptor is left, wait a moment instead of asking again at once for ever."""
@@ -76,6 +102,9 @@ class Server(AssociationServer):  # type: ignore[misc]
 
     def shutdown(self) -> None:
         """Stop accepting and close the socket."""
+        if not self._bind:
+            self.server_close()
+            return
         self.ae._servers.append(self)  # where pynetdicom's own shutdown looks for it
         super().shutdown()
 
