@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from house import wait_for
 from material import tool
+from vitals import family
 
 WRITES = ("write", "pwrite64", "writev", "pwritev", "pwritev2", "sendfile", "copy_file_range", "splice")
 SYNCS = ("fsync", "fdatasync", "syncfs")
@@ -92,9 +93,10 @@ def _number(text: str) -> int:
 
 @contextlib.contextmanager
 def traced(pid: int, log: Path) -> Iterator[None]:
-    """The process ``pid`` and all its threads write their calls to ``log`` while the block lasts."""
+    """The process ``pid``, its children and all their threads write their calls to ``log`` while the block lasts."""
     names = ",".join(("ftruncate", "fallocate", *WRITES, *SYNCS, *RENAMES, *FOLDERS, *OPENS, *SENDS))
-    command = [tool("strace"), "-f", "-yy", "-s", "24", "-e", f"trace={names}", "-o", str(log), "-p", str(pid)]
+    command = [tool("strace"), "-f", "-yy", "-s", "24", "-e", f"trace={names}", "-o", str(log)]
+    command += [word for process in family(pid) for word in ("-p", str(process))]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as strace:
         assert strace.stderr is not None
         wait_for(lambda: _is_traced(pid) or strace.poll() is not None, 10, "strace to attach")
@@ -108,5 +110,5 @@ def traced(pid: int, log: Path) -> Iterator[None]:
 
 
 def _is_traced(pid: int) -> bool:
-    statuses = [p.read_text() for p in Path(f"/proc/{pid}/task").glob("*/status")]
+    statuses = [p.read_text() for one in family(pid) for p in Path(f"/proc/{one}/task").glob("*/status")]
     return all("TracerPid:\t0" not in status for status in statuses)

@@ -1,0 +1,178 @@
+"""Several processes serve associations: what they store is told, what is open is counted, one that dies is replaced."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+from pynetdicom import AE
+from pynetdicom.association import Association
+
+from overread.domain.events import AssociationClosed, AssociationOpened, AssociationRefused, Event, InstanceReceived
+from overread.receive.acceptor import Acceptor
+from overread.receive.admission import Admission
+from overread.receive.crew import Crew
+from overread.receive.intake import Intake
+from overread.receive.listener import Door, Listener
+from overread.receive.porter import AskingAdmission, Post, serve
+from overread.receive.receipt import Receipt
+from overread.spool import Spool
+from overread.spool.quarantine import Quarantine
+
+from .conftest import CT, EXPLICIT, until
+
+SIZE = 2
+
+
+def carry(connection: Connection, sockets: socket.socket, folder: Path) -> None:
+    """What the daemon runs in each porter."""
+    spool, post = Spool(folder), Post(connection)
+    intake = Intake(spool, Quarantine(folder / "quarantine"), lambda: True, post.put, post.put)
+    door = Door("OVERREAD", "127.0.0.1", 0, 131072, 5.0, 5.0, 5.0)
+    listener = Listener(door, AskingAdmission(post), intake, post.put)
+    listener.open()
+    serve(connection, sockets, post, listener)
+
+
+@dataclass
+class Books:
+    """Where receipts go."""
+
+    receipts: list[Receipt] = field(default_factory=list)
+
+    def forward(self, pickled: bytes) -> None:
+        self.receipts += pickle.loads(pickled)
+
+
+@dataclass
+class Gate:
+    """A crew behind a port."""
+
+    crew: Crew
+    acceptor: Acceptor
+    books: Books
+    events: list[Event]
+
+    def said(self, kind: type[Event]) -> int:
+        return sum(isinstance(event, kind) for event in self.events)
+
+    peers: list[Association] = field(default_factory=list)
+
+    def associate(self) -> Association:
+        entity = AE("CT1")
+        entity.add_requested_context(CT, EXPLICIT)
+        self.peers.append(entity.associate("127.0.0.1", self.acceptor.port, ae_title="OVERREAD"))
+        return self.peers[-1]
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Callable[..., Gate]]:
+    open_gates: list[Gate] = []
+
+    def start(most: int = 10) -> Gate:
+        books, events = Books(), list[Event]()
+        admission = Admission([("*", "127.0.0.0/8")], "OVERREAD", most, lambda: True)
+        crew = Crew(SIZE, carry, (tmp_path / "spool",), admission=admission, clerk=books, herald=events.append)
+        acceptor = Acceptor("127.0.0.1", 0, crew.take)
+        acceptor.start()
+        crew.start()
+        open_gates.append(Gate(crew, acceptor, books, events))
+        return open_gates[-1]
+
+    yield start
+    for made in open_gates:
+        wires = [peer.dul.socket.socket for peer in made.peers if peer.dul.socket]
+        made.acceptor.stop()
+        made.crew.stop()
+        for peer in made.peers:
+            if peer.ident is not None:
+                peer.abort()
+                peer.join(5)
+        for wire in wires:
+            if wire is not None:
+                wire.close()
+
+
+def _serving(crew: Crew) -> list[int]:
+    return sorted(porter.associations for porter in crew._porters)
+
+
+def test_associations_are_spread_and_what_each_stores_is_told(gate, store, ct_bytes):
+    made = gate()
+    peers = [made.associate() for _ in range(4)]
+    assert all(peer.is_established for peer in peers)
+    assert _serving(made.crew) == [2, 2]
+    for number, (uid, data) in enumerate(ct_bytes[:8]):
+        assert store(peers[number % 4], data, uid) == 0x0000
+    for peer in peers:
+        peer.release()
+    assert until(lambda: len(made.books.receipts) == 8)
+    assert until(lambda: made.said(AssociationClosed) == 4)
+    assert (made.said(AssociationOpened), made.said(InstanceReceived)) == (4, 8)
+    assert until(lambda: _serving(made.crew) == [0, 0])
+
+
+def test_the_limit_on_associations_is_one_for_all(gate):
+    made = gate(most=3)
+    peers = [made.associate() for _ in range(4)]
+    assert [peer.is_established for peer in peers] == [True, True, True, False]
+    assert peers[3].is_rejected
+    assert until(lambda: made.said(AssociationRefused) == 1)
+    peers[0].release()
+    assert until(lambda: made.associate().is_established)
+
+
+def test_one_that_is_killed_is_replaced_and_the_others_go_on(gate, store, ct_bytes):
+    made = gate()
+    peers = [made.associate() for _ in range(2)]
+    victim = made.crew._porters[0].process_id
+    os.kill(victim, signal.SIGKILL)
+    assert until(lambda: sum(peer.is_established for peer in peers) == 1)
+    survivor = next(peer for peer in peers if peer.is_established)
+    uid, data = ct_bytes[0]
+    assert store(survivor, data, uid) == 0x0000
+    assert until(lambda: made.crew.check() is None and victim not in made.crew.process_ids, 15)
+    again = [made.associate() for _ in range(3)]
+    assert all(peer.is_established for peer in again)
+    assert _serving(made.crew) == [2, 2]
+
+
+def test_whoever_calls_while_all_are_gone_is_served_when_they_are_back(gate):
+    made = gate()
+    for process_id in made.crew.process_ids:
+        os.kill(process_id, signal.SIGKILL)
+    assert until(lambda: made.associate().is_established, 15)
+
+
+def test_what_was_stored_is_told_before_the_end(gate, store, ct_bytes):
+    made = gate()
+    peer = made.associate()
+    for uid, data in ct_bytes[:5]:
+        assert store(peer, data, uid) == 0x0000
+    made.acceptor.stop()
+    made.crew.stop()
+    assert len(made.books.receipts) == 5
+    assert until(lambda: peer.is_aborted)
+
+
+def test_porters_end_with_the_process_that_keeps_them(gate):
+    made = gate()
+    processes = made.crew.process_ids
+    made.associate()
+    for porter in made.crew._porters:
+        porter._stopping.set()
+        porter._pipe.close()
+    assert until(lambda: not any(Path(f"/proc/{p}").exists() and _runs(p) for p in processes), 5)
+
+
+def _runs(process_id: int) -> bool:
+    time.sleep(0.01)
+    return Path(f"/proc/{process_id}/stat").read_text().rsplit(") ", 1)[1][0] != "Z"
