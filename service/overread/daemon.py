@@ -40,6 +40,7 @@ def run_all(config: Path | None, settings: Settings) -> int:
         keepers = [_Keeper(role, config) for role in ROLES]
         for keeper in keepers:
             keeper.start()
+        _pass_on(signal.SIGHUP, keepers)
         while not stopping.wait(0.1):
             for keeper in keepers:
                 keeper.look_after()
@@ -77,6 +78,11 @@ class _Keeper:
         _log.warning("%s ended with exit code %s; it starts again in %.1f s", self.role, code, self._wait_s)
         self._process, self._due = None, time.monotonic() + self._wait_s
 
+    def send(self, number: int) -> None:
+        """Pass a signal on, if the process runs."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def stop(self) -> None:
         """Ask it to end, then make it."""
         if self._process is None:
@@ -87,6 +93,14 @@ class _Keeper:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _pass_on(number: signal.Signals, keepers: list[_Keeper]) -> None:
+    def send(_number: int, _frame: FrameType | None) -> None:
+        for keeper in keepers:
+            keeper.send(number)
+
+    signal.signal(number, send)
 
 
 def _die_with(keeper_pid: int) -> None:
@@ -103,6 +117,7 @@ def run_role(settings: Settings, role: str, keeper_pid: int | None) -> int:
         _die_with(keeper_pid)
     settings.data_path.mkdir(parents=True, exist_ok=True)
     stopping = _until_signal()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     body = {"listen": _listen, "watch": _watch, "work": _work}[role]
     with _alone(settings, role):
         stop = body(settings)
@@ -128,12 +143,29 @@ def _listen(settings: Settings) -> Callable[[], None]:
     clerk = Clerk(_clerk, (settings,), herald)
     admission = wiring.admission(settings, store)
     intake = Intake(store, wiring.quarantine(settings), admission.has_room, clerk.add, herald)
-    door = Door(r.ae_title, r.host, r.port, r.max_pdu_bytes, r.acse_timeout_s, r.dimse_timeout_s, r.network_timeout_s)
-    listener = Listener(door, admission, intake, herald, FAST if r.layers else STOCK)
+    door = Door(
+        r.ae_title,
+        r.host,
+        r.port,
+        r.max_pdu_bytes,
+        r.acse_timeout_s,
+        r.dimse_timeout_s,
+        r.network_timeout_s,
+        r.tls.host,
+        r.tls.port,
+        r.max_connections,
+        r.max_connections_per_address,
+    )
+    tls = wiring.tls(settings, herald, admission)
+    listener = Listener(door, admission, intake, herald, FAST if r.layers else STOCK, tls=tls)
     try:
         listener.start()
     except OSError as error:
-        raise ConfigError(f"cannot listen on {r.host} port {r.port}: {error.strerror}; is it in use?") from None
+        ports = f"{r.port} or {r.tls.port} (TLS)" if tls else f"{r.port}"
+        raise ConfigError(f"cannot listen on {r.host} port {ports}: {error.strerror}; is it in use?") from None
+    if tls is not None:
+        signal.signal(signal.SIGHUP, lambda *_: tls.reload_soon())
+        _log.info("secure on port %d, client certificates: %s", listener.secure_port, r.tls.client_certificates)
     clerk.start()
     reach = "this machine only (the default; see [[receive.allow]])" if admission.only_loopback() else "the allow-list"
     _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, listener.port, reach)

@@ -80,6 +80,10 @@ def _level(event: events.Event) -> int:
     match event:
         case events.InstanceReceived() | events.InstancesIndexed() | events.SpoolDiscrepancy():
             return logging.DEBUG  # of the latter two, what matters is logged where the study or the file is known
+        case events.CertificatesNotTaken():
+            return logging.ERROR
+        case events.ConnectionDropped(reason="handshake-refused" | "too-long" | "malformed"):
+            return logging.WARNING
         case events.WorkerDied() | events.Trouble() | events.AssociationRefused() | events.InstanceRefused():
             return logging.WARNING
         case events.JobMoved(after=JobState.FAILED):

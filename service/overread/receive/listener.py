@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import logging
+import socket
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,22 +14,26 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, _config, evt
 from pynetdicom.sop_class import Verification
 
-from overread.domain.events import AssociationClosed, AssociationOpened, AssociationRefused, Trouble
+from overread.domain.events import AssociationOpened, AssociationRefused, Trouble
 from overread.ports import Herald
-from overread.receive.admission import CONGESTED, Admission, Refusal
-from overread.receive.intake import Claim, Intake, Reception
+from overread.receive.admission import CONGESTED, Knock, Pass, Refusal
+from overread.receive.intake import Claim, Intake
+from overread.receive.seats import Gate, Seat, Seats, Watched
+from overread.receive.tls import Tls
 from overread.receive.upper_layer import FAST, Layers, Server
 from overread.receive.upper_layer.codec import StoreRequest
-from overread.receive.upper_layer.server import Fitting
+from overread.receive.upper_layer.server import Fitting, Opening
+from overread.receive.waiting import Call, Limits, WaitingRoom
 from overread.spool.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 # pynetdicom pretty-prints every PDU to its log unless told not to: slow, and patient data in a log.
 _config.LOG_HANDLER_LEVEL = "none"
+_log = logging.getLogger("overread.receive")
 
 
 @dataclass(frozen=True)
 class Door:
-    """Where and how to listen; times in seconds."""
+    """Where and how to listen; times in seconds. ``secure_host`` and ``secure_port`` are those of TLS."""
 
     ae_title: str
     host: str
@@ -36,100 +42,152 @@ class Door:
     acse_timeout_s: float
     dimse_timeout_s: float
     network_timeout_s: float
+    secure_host: str = ""
+    secure_port: int = 0
+    max_connections: int = 400
+    max_connections_per_address: int = 100
 
 
 class Listener:
-    """Accepts associations and hands what comes to ``intake``."""
+    """Accepts associations and hands what comes to ``intake``; with ``tls`` at a second, secure port, too.
+
+    Each connection passes the waiting room, is judged by ``admission`` and takes a seat. It is the room's ``Host``.
+    """
 
     def __init__(
-        self, door: Door, admission: Admission, intake: Intake, herald: Herald, layers: Layers = FAST
+        self,
+        door: Door,
+        admission: Gate,
+        intake: Intake,
+        herald: Herald,
+        layers: Layers = FAST,
+        *,
+        tls: Tls | None = None,
     ) -> None:
-        self._door = door
-        self._admission = admission
+        self._door, self._layers, self._tls = door, layers, tls
         self._intake = intake
         self._herald = herald
-        self._layers = layers
-        self._open: dict[Any, bool] = {}  # association → whether it was established
-        self._lock = threading.Lock()
-        self._server: Server | None = None
+        self._seats = Seats(admission, herald)
+        handshake_s = tls.terms.handshake_timeout_s if tls else 0.0
+        limits = Limits(door.acse_timeout_s, handshake_s, door.max_connections, door.max_connections_per_address)
+        self._room = WaitingRoom(self, limits, herald)
+        self._servers: list[Server] = []
 
     def start(self) -> None:
-        """Bind and serve in the background; raises OSError when the port is taken."""
+        """Bind and serve in the background; raises OSError when a port is taken."""
         door = self._door
         fitting = Fitting(self._begin, door.max_pdu_bytes, door.network_timeout_s, self._layers)
         handlers = [
-            (evt.EVT_REQUESTED, self._on_request),
             (evt.EVT_ESTABLISHED, self._on_established),
             (evt.EVT_RELEASED, self._on_end),
             (evt.EVT_ABORTED, self._on_end),
             (evt.EVT_CONN_CLOSE, self._on_end),
             (evt.EVT_C_STORE, self._on_store),
         ]
-        self._server = Server(_entity(door), (door.host, door.port), fitting, handlers)
+        self._servers.append(Server(_entity(door), (door.host, door.port), fitting, handlers, self._arrive))
+        if self._tls is not None:
+            address = (door.secure_host or door.host, door.secure_port)
+            try:
+                self._servers.append(Server(_entity(door), address, fitting, handlers, self._arrive_securely))
+            except OSError:
+                self._servers.pop().server_close()
+                raise
         # pynetdicom collects garbage at every sixtieth connection: what is here now need not be looked through again.
         gc.collect()
         gc.freeze()
-        threading.Thread(target=self._server.serve_forever, name="accept", daemon=True).start()
+        for server in self._servers:
+            threading.Thread(target=server.serve_forever, name="accept", daemon=True).start()
+        self._room.start(self._tls)
 
     @property
     def port(self) -> int:
         """The port in use, also when 0 was asked for."""
-        assert self._server is not None
-        return int(self._server.socket.getsockname()[1])
+        return int(self._servers[0].socket.getsockname()[1])
+
+    @property
+    def secure_port(self) -> int:
+        """The TLS port in use."""
+        return int(self._servers[1].socket.getsockname()[1])
 
     @property
     def associations(self) -> int:
         """How many associations are open."""
-        with self._lock:
-            return len(self._open)
+        return len(self._seats)
+
+    @property
+    def waiting(self) -> int:
+        """How many connections have not become associations."""
+        return self._room.waiting
 
     def stop(self) -> None:
         """Stop accepting, end what is open."""
-        if self._server is not None:
-            server, self._server = self._server, None
+        servers, self._servers = self._servers, []
+        for server in servers:
             server.shutdown()
+        if servers:
+            self._room.stop()
+        for server in servers:
             for association in server.active_associations:
                 association.abort()
 
-    def _on_request(self, event: Any) -> None:
-        request = event.assoc.requestor.primitive
-        address = str(event.assoc.requestor.address)
-        calling = str(request.calling_ae_title).strip()
-        refusal = self._admit(event.assoc, calling, str(request.called_ae_title).strip(), address)
-        if refusal is not None:
-            event.assoc.acse.send_reject(refusal.result, refusal.source, refusal.reason)
-            event.assoc.kill()
-            self._herald(AssociationRefused(calling, address, refusal.word))
+    def judge(self, knock: Knock) -> Pass | Refusal:
+        """May somebody come in? Never raises."""
+        try:
+            return self._seats.enter(knock)
+        except Exception as error:
+            # The edge to whoever calls: what cannot be judged does not come in.
+            self._herald(Trouble("receive", type(error).__name__))
+            return CONGESTED
 
-    def _admit(self, association: Any, calling: str, called: str, address: str) -> Refusal | None:
-        with self._lock:
-            self._open = {a: established for a, established in self._open.items() if a.is_alive()}
-            try:
-                refusal = self._admission.judge(calling, called, address, len(self._open))
-            except Exception as error:
-                # The edge to whoever calls: pynetdicom lets everybody in when this handler raises.
-                self._herald(Trouble("receive", type(error).__name__))
-                return CONGESTED
-            if refusal is None:
-                self._open[association] = False
-            return refusal
+    def tidy(self) -> None:
+        """Give back the places of associations that have ended."""
+        self._seats.sweep()
+
+    def turned_away(self, knock: Knock, refusal: Refusal) -> None:
+        """Tell that somebody was told no."""
+        result = f"{refusal.result}/{refusal.source}/{refusal.reason}"
+        self._herald(AssociationRefused(knock.calling_ae, knock.address, refusal.word, result, knock.called_ae))
+
+    def welcome(self, call: Call, admitted: Pass) -> None:
+        """Make an association of a connection that was let in. Never raises."""
+        knock = call.knock()
+        seat = Seat(admitted, knock.calling_ae, knock.called_ae, knock.address)
+        opening = Opening(call.wire, call.request, lambda association: self._seats.sit(association, seat))
+        try:
+            call.door.open(opening, call.address)
+        except Exception as error:
+            # The edge to one caller: no thread may be left, for instance.
+            self._herald(Trouble("receive", type(error).__name__))
+            self._seats.refuse(admitted)
+            call.wire.close()
+
+    def _arrive(self, wire: socket.socket, address: Any) -> None:
+        self._room.take(Call(wire, address, self._servers[0]))
+
+    def _arrive_securely(self, wire: socket.socket, address: Any) -> None:
+        self._room.take(Call(wire, address, self._servers[1]), self._tls)
 
     def _on_established(self, event: Any) -> None:
-        with self._lock:
-            self._open[event.assoc] = True
-        self._herald(AssociationOpened(_caller(event), str(event.assoc.requestor.address)))
+        seat = self._seats.of(event.assoc)
+        if seat is not None:
+            self._herald(AssociationOpened(seat.calling_ae, seat.address))
+            seat.established = True
 
     def _on_end(self, event: Any) -> None:
-        with self._lock:
-            established = self._open.pop(event.assoc, False)
-        if established:
-            self._herald(AssociationClosed(_caller(event)))
+        self._seats.rise(event.assoc)
 
-    def _begin(self, association: Any, request: StoreRequest, transfer_syntax_uid: str) -> Reception:
-        calling_ae = str(association.requestor.ae_title).strip()
-        return self._intake.begin(
-            Claim(request.sop_class_uid, request.sop_instance_uid, transfer_syntax_uid, calling_ae)
+    def _begin(self, association: Any, request: StoreRequest, transfer_syntax_uid: str) -> Watched:
+        # A seat that was given up a moment ago: what still comes is judged like anything else, and counts for nobody.
+        seat = self._seats.of(association) or Seat(Pass(0, ""), _caller(association), _called(association), "")
+        claim = Claim(
+            request.sop_class_uid,
+            request.sop_instance_uid,
+            transfer_syntax_uid,
+            seat.calling_ae,
+            seat.called_ae,
+            self._seats.unwanted(seat),
         )
+        return self._seats.watch(seat, self._intake.begin(claim))
 
     def _on_store(self, event: Any) -> int | Dataset:
         """A C-STORE that came the stock way."""
@@ -146,8 +204,12 @@ class Listener:
         return answer
 
 
-def _caller(event: Any) -> str:
-    return str(event.assoc.requestor.ae_title).strip()
+def _caller(association: Any) -> str:
+    return str(association.requestor.ae_title).strip()
+
+
+def _called(association: Any) -> str:
+    return str(association.requestor.primitive.called_ae_title).strip()
 
 
 def _entity(door: Door) -> AE:
