@@ -16,11 +16,18 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from overread import wiring
 from overread.domain.errors import ConfigError
 from overread.domain.events import SpoolDiscrepancy
+from overread.ports import Herald
 from overread.settings import Settings
+
+if TYPE_CHECKING:
+    from overread.receive.admission import Admission
+    from overread.receive.intake import Intake
+    from overread.receive.listener import Listener
 
 _log = logging.getLogger("overread.daemon")
 
@@ -131,8 +138,6 @@ def _listen(settings: Settings) -> Callable[[], None]:
     from overread.observe.health import Health
     from overread.receive.clerk import Clerk
     from overread.receive.intake import Intake
-    from overread.receive.listener import Door, Listener
-    from overread.receive.upper_layer import FAST, STOCK
 
     r = settings.receive
     sys.setswitchinterval(SWITCH_S)
@@ -143,29 +148,7 @@ def _listen(settings: Settings) -> Callable[[], None]:
     clerk = Clerk(_clerk, (settings,), herald)
     admission = wiring.admission(settings, store)
     intake = Intake(store, wiring.quarantine(settings), admission.has_room, clerk.add, herald)
-    door = Door(
-        r.ae_title,
-        r.host,
-        r.port,
-        r.max_pdu_bytes,
-        r.acse_timeout_s,
-        r.dimse_timeout_s,
-        r.network_timeout_s,
-        r.tls.host,
-        r.tls.port,
-        r.max_connections,
-        r.max_connections_per_address,
-    )
-    tls = wiring.tls(settings, herald, admission)
-    listener = Listener(door, admission, intake, herald, FAST if r.layers else STOCK, tls=tls)
-    try:
-        listener.start()
-    except OSError as error:
-        ports = f"{r.port} or {r.tls.port} (TLS)" if tls else f"{r.port}"
-        raise ConfigError(f"cannot listen on {r.host} port {ports}: {error.strerror}; is it in use?") from None
-    if tls is not None:
-        signal.signal(signal.SIGHUP, lambda *_: tls.reload_soon())
-        _log.info("secure on port %d, client certificates: %s", listener.secure_port, r.tls.client_certificates)
+    listener = _open_doors(settings, admission, intake, herald)
     clerk.start()
     reach = "this machine only (the default; see [[receive.allow]])" if admission.only_loopback() else "the allow-list"
     _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, listener.port, reach)
@@ -182,6 +165,20 @@ def _listen(settings: Settings) -> Callable[[], None]:
         health.stop()
 
     return stop
+
+
+def _open_doors(settings: Settings, admission: Admission, intake: Intake, herald: Herald) -> Listener:
+    r, tls = settings.receive, wiring.tls(settings, herald, admission)
+    listener = wiring.listener(settings, admission, intake, herald, tls)
+    try:
+        listener.start()
+    except OSError as error:
+        ports = f"{r.port} or {r.tls.port} (TLS)" if tls else f"{r.port}"
+        raise ConfigError(f"cannot listen on {r.host} port {ports}: {error.strerror}; is it in use?") from None
+    if tls is not None:
+        signal.signal(signal.SIGHUP, lambda *_: tls.reload_soon())
+        _log.info("secure on port %d, client certificates: %s", listener.secure_port, r.tls.client_certificates)
+    return listener
 
 
 def _clerk(connection: Connection, settings: Settings) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from overread.observe.metrics import Metrics
     from overread.receive.admission import Admission
     from overread.receive.certificates import Terms
+    from overread.receive.intake import Intake
+    from overread.receive.listener import Listener
     from overread.receive.tls import Tls
     from overread.schedule.clock import Clock
     from overread.spool import Spool
@@ -102,6 +104,30 @@ def tls(settings: Settings, herald: Herald, admitted: Admission) -> Tls | None:
 
     terms = tls_terms(settings)
     return Tls(terms, herald, admitted.ae_title_of) if terms else None
+
+
+def listener(
+    settings: Settings, admitted: Admission, intake: Intake, herald: Herald, secure: Tls | None
+) -> Listener:
+    """The DIMSE door, not opened yet."""
+    from overread.receive.listener import Door, Listener
+    from overread.receive.upper_layer import FAST, STOCK
+
+    r = settings.receive
+    door = Door(
+        r.ae_title,
+        r.host,
+        r.port,
+        r.max_pdu_bytes,
+        r.acse_timeout_s,
+        r.dimse_timeout_s,
+        r.network_timeout_s,
+        r.tls.host,
+        r.tls.port,
+        r.max_connections,
+        r.max_connections_per_address,
+    )
+    return Listener(door, admitted, intake, herald, FAST if r.layers else STOCK, tls=secure)
 
 
 def ledger(settings: Settings) -> Ledger:

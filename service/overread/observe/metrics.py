@@ -95,8 +95,8 @@ class Metrics:
         self._connections_dropped = self._counter(
             "connections_dropped", "Connections ended before, or for want of places in, an association.", "reason"
         )
-        self._certificate_days = self._gauge(
-            "certificate_expiry_days", "Days until a file of TLS expires, negative when it has.", "kind"
+        self._certificate_left = self._gauge(
+            "certificate_remaining_seconds", "Until a file of TLS expires; 86400 are a day, negative: it has.", "kind"
         )
         self._certificates_not_taken = self._counter(
             "certificates_not_taken", "Times that changed files of TLS could not be used; those from before still are."
@@ -223,8 +223,8 @@ class Metrics:
         self._associations_open.inc()
 
     def _certificate_read(self, event: events.CertificateRead) -> None:
-        days = self._certificate_days.labels(self._bound("certificate", event.kind))
-        days.set_function(lambda: (event.expires_at - time.time()) / 86400)
+        left = self._certificate_left.labels(self._bound("certificate", event.kind))
+        left.set_function(lambda: event.expires_at - time.time())
 
     def _instance_received(self, event: events.InstanceReceived) -> None:
         caller = self._bound("calling_ae", event.calling_ae)

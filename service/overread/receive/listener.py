@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 import socket
 import threading
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ from overread.spool.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 # pynetdicom pretty-prints every PDU to its log unless told not to: slow, and patient data in a log.
 _config.LOG_HANDLER_LEVEL = "none"
-_log = logging.getLogger("overread.receive")
 
 
 @dataclass(frozen=True)
