@@ -183,8 +183,8 @@ def _tls(settings: Settings) -> Iterator[Line]:
         days = (validity.ends - now) / 86400
         said = f"{path} is valid until {moment(validity.ends)}, {days:.0f} days" if days < 1e6 else f"{path} has no end"
         yield Line(f"  {name}", said if days > 0 else f"{path} has expired; renew it", wrong=days <= 0)
-    if terms.key.stat().st_mode & 0o077:
-        yield Line("  key", f"{terms.key} can be read by others; chmod 600 it", wrong=True)
+    if terms.key.stat().st_mode & 0o007:
+        yield Line("  key", f"{terms.key} can be read by everybody; chmod 600 it", wrong=True)
 
 
 def _durability(settings: Settings) -> Iterator[Line]:

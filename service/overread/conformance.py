@@ -148,11 +148,12 @@ Security profiles (PS3.15), as acceptor, on a port of its own beside the plain o
     for name, (title, section) in SECURITY_PROFILES.items():
         yield f"| {title} (`{name}`) | {section} | {', '.join(f'`{s}`' for s in SUITES[name])} |"
     yield from """
-Of B.13's suites those with CCM and Camellia are not offered. TLS 1.2 and 1.3, nothing older; TLS 1.3 with the suites
-of the installed OpenSSL (AES-256-GCM, ChaCha20-Poly1305 and AES-128-GCM), also under B.13. No renegotiation, compression or resumption; keys of at least RSA 2048 or ECDSA 224
-bits, no SHA-1. A client certificate can be asked for or demanded; it is checked against the configured CAs, its
-Extended Key Usage and certificate revocation lists, and its common name, DNS names, URIs and mail addresses are
-compared with the calling AE title's line of the allow-list. As initiator associations are plain TCP.""".splitlines()
+Of B.13's suites those with CCM and Camellia are not offered. TLS 1.2 and 1.3, nothing older; TLS 1.3 with the
+suites of the installed OpenSSL (AES-256-GCM, ChaCha20-Poly1305 and AES-128-GCM), also under B.13. No renegotiation,
+compression or resumption; keys of at least RSA 2048 or ECDSA 224 bits, no SHA-1. A client certificate can be asked
+for or demanded; it is checked against the configured CAs, its Extended Key Usage and certificate revocation lists,
+and its common name, DNS names, URIs and mail addresses are compared with the calling AE title's line of the
+allow-list. As initiator associations are plain TCP.""".splitlines()
 
 
 if __name__ == "__main__":
