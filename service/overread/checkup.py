@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overread import wiring
+from overread.console.words import moment
 from overread.domain.card import Card, read_card
 from overread.domain.errors import OverreadError, Refused
-from overread.settings import Settings
+from overread.settings import Caller, Receive, Settings
 
 if TYPE_CHECKING:
     from overread.ledger import Ledger
@@ -36,7 +38,9 @@ def check(settings: Settings) -> Iterator[Line]:
     yield _data(settings)
     yield _ledger(settings)
     yield from _models(settings)
-    yield _callers(settings)
+    yield from _callers(settings)
+    yield from _called(settings)
+    yield from _tls(settings)
     yield from _durability(settings)
     yield _retention(settings)
     if not settings.deliver:
@@ -118,10 +122,69 @@ def _models(settings: Settings) -> Iterator[Line]:
             yield Line(f"model {folder.name}", str(error), wrong=True)
 
 
-def _callers(settings: Settings) -> Line:
+def _callers(settings: Settings) -> Iterator[Line]:
     r = settings.receive
-    callers = ", ".join(f"{a.ae_title} from {a.network}" for a in r.allow) or "nobody"
-    return Line("receive", f"{r.ae_title} on {r.host} port {r.port} takes studies from: {callers}", wrong=not r.allow)
+    secure = f", with TLS port {r.tls.port}" if r.tls.port else ""
+    if not r.allow:
+        said = "nobody may call; add a [[receive.allow]] table"
+        yield Line("receive", f"{r.host} port {r.port}{secure}: {said}", wrong=True)
+        return
+    yield Line("receive", f"{r.host} port {r.port}{secure}; {r.max_associations} associations at once; who may call:")
+    for caller in r.allow:
+        yield Line("  may call", _caller(caller, r))
+
+
+def _caller(a: Caller, r: Receive) -> str:
+    from overread.receive.admission import share
+
+    who = "any AE title" if a.ae_title == "*" else a.ae_title
+    to = f" to {a.called_ae}" if a.called_ae else "" if r.require_called_ae else ", whatever it calls"
+    shown = f", with a certificate for {a.certificate}" if a.certificate else ""
+    limits = [f"{a.max_associations or share(r.max_associations)} associations"]
+    limits += [f"{a.max_per_minute} a minute"] if a.max_per_minute else []
+    limits += [f"{a.max_gb_per_day:g} GB a day"] if a.max_gb_per_day else []
+    each = " for each address" if a.ae_title == "*" else ""
+    return f"{who} from {a.network}{to}{shown}; at most {', '.join(limits)}{each}"
+
+
+def _called(settings: Settings) -> Iterator[Line]:
+    known = {p.parent.name for root in settings.models for p in Path(root).glob("*/card.toml")}
+    for title in wiring.served(settings).values():
+        unknown = sorted(set(title.models) - known)
+        if unknown:
+            said = f"{title.ae_title} is for the model {unknown[0]}, which is not installed"
+            yield Line("  is called", f"{said}; installed are {', '.join(sorted(known)) or 'none'}", wrong=True)
+            continue
+        hint = f", hint {title.hint}" if title.hint else ""
+        models = f", for {' and '.join(title.models)} only" if title.models else ""
+        yield Line("  is called", f"{title.ae_title}: priority {title.priority}{hint}{models}")
+
+
+def _tls(settings: Settings) -> Iterator[Line]:
+    from overread.receive.certificates import make_context, validities
+
+    terms = wiring.tls_terms(settings)
+    if terms is None:
+        return
+    try:
+        make_context(terms)
+        found = validities(terms)
+    except OverreadError as error:
+        yield Line("tls", str(error), wrong=True)
+        return
+    t = settings.receive.tls
+    yield Line("tls", f"port {t.port}, profile {t.profile}, client certificates: {t.client_certificates}")
+    now = time.time()
+    for name, validity in found.items():
+        path = terms.files()[name]
+        if now < validity.begins:
+            yield Line(f"  {name}", f"{path} is not valid before {moment(validity.begins)}", wrong=True)
+            continue
+        days = (validity.ends - now) / 86400
+        said = f"{path} is valid until {moment(validity.ends)}, {days:.0f} days" if days < 1e6 else f"{path} has no end"
+        yield Line(f"  {name}", said if days > 0 else f"{path} has expired; renew it", wrong=days <= 0)
+    if terms.key.stat().st_mode & 0o007:
+        yield Line("  key", f"{terms.key} can be read by everybody; chmod 600 it", wrong=True)
 
 
 def _durability(settings: Settings) -> Iterator[Line]:

@@ -13,24 +13,34 @@ from pydicom.uid import UID
 from overread import __version__
 from overread.deliver.dimse import FIND_SOP_CLASS, NATIVE_TRANSFER_SYNTAXES
 from overread.encode import ENCODERS, encoders
-from overread.receive import admission
+from overread.receive import admission, seats
+from overread.receive.associations import presentation_contexts
+from overread.receive.certificates import SUITES
 from overread.receive.intake import CANNOT_UNDERSTAND, MISMATCH, OUT_OF_RESOURCES, SUCCESS
-from overread.receive.listener import presentation_contexts
+from overread.receive.waiting import LONGEST_REQUEST_BYTES
 from overread.settings import Receive
 from overread.spool.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
 STATUSES = {
     SUCCESS: "the data set and its directory entry have been synced to disk; it would survive a power cut",
-    OUT_OF_RESOURCES: "the spool has passed its high-water mark, or the disk does not take it; try again later",
+    OUT_OF_RESOURCES: "the spool's disk is nearly full or does not take it, or the peer has had its bytes for today",
     MISMATCH: "SOP Class UID or SOP Instance UID of data set and command differ",
     CANNOT_UNDERSTAND: "the data set is truncated or cannot be read, or lacks a UID; its bytes are kept in quarantine",
 }
 REFUSALS = {
     admission.ADDRESS: "the caller's network address is not on the allow-list",
     admission.CALLING_AE: "the calling AE title is not on the allow-list for that address",
-    admission.CALLED_AE: "another AE title was called",
-    admission.LIMIT: "as many associations as allowed are open",
+    admission.CALLED_AE: "an AE title was called that is not served, or not for that caller",
+    admission.CERTIFICATE: "the caller shows no client certificate that its line of the allow-list asks for",
+    admission.LIMIT: "as many associations as allowed are open, and none has been idle for long enough to make way",
+    admission.PEER_LIMIT: "the same for this peer",
+    admission.RATE: "this peer has opened as many associations in the last minute as it may",
+    admission.QUOTA: "this peer has stored as many bytes today as it may",
     admission.CONGESTED: "the spool's disk is nearly full",
+}
+SECURITY_PROFILES = {
+    "bcp195": ("BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile", "B.12"),
+    "bcp195-modified": ("Modified BCP 195 RFC 8996, 9325 TLS Secure Transport Connection Profile", "B.13"),
 }
 
 
@@ -73,7 +83,13 @@ def _scp() -> Iterator[str]:
     yield from f"""## 2 As acceptor of associations (Verification and Storage SCP)
 
 - Defaults: AE title `{limits.ae_title}`, port {limits.port}, maximum PDU {limits.max_pdu_bytes} bytes,
-  {limits.max_associations} associations at once. No asynchronous operations, no user identity.
+  {limits.max_associations} associations at once, half of them for one peer. Several AE titles can be called, each with
+  a priority of its own. No asynchronous operations, no user identity.
+- An association is set up within {limits.acse_timeout_s:g} s of the connection (ARTIM) and ended after
+  {limits.network_timeout_s:g} s without a word. When all places are taken, one that has been idle makes way: after
+  {seats.IDLE_S:g} s, or after {seats.IDLE_NEWCOMER_S:g} s when it has not stored anything yet (A-ABORT).
+- A PDU longer than negotiated, or an A-ASSOCIATE-RQ longer than {LONGEST_REQUEST_BYTES} bytes, is answered by A-ABORT
+  and not read.
 - The data set is stored byte for byte as it came, in the transfer syntax it came in, private elements
   included (Storage level 2). It is not coerced.
 
@@ -123,8 +139,21 @@ def _rest() -> Iterator[str]:
     yield ""
     yield from """## 5 Character sets, security, media
 
-Character sets are stored as they come. Associations are plain TCP: let the network, or a TLS proxy, protect
-them. No media services.""".splitlines()
+Character sets are stored as they come. No media services.
+
+Security profiles (PS3.15), as acceptor, on a port of its own beside the plain one when `[receive.tls]` is set:
+
+| profile | section | TLS 1.2 cipher suites |
+|---|---|---|""".splitlines()
+    for name, (title, section) in SECURITY_PROFILES.items():
+        yield f"| {title} (`{name}`) | {section} | {', '.join(f'`{s}`' for s in SUITES[name])} |"
+    yield from """
+Of B.13's suites those with CCM and Camellia are not offered. TLS 1.2 and 1.3, nothing older; TLS 1.3 with the
+suites of the installed OpenSSL (AES-256-GCM, ChaCha20-Poly1305 and AES-128-GCM), also under B.13. No renegotiation,
+compression or resumption; keys of at least RSA 2048 or ECDSA 224 bits, no SHA-1. A client certificate can be asked
+for or demanded; it is checked against the configured CAs, its Extended Key Usage and certificate revocation lists,
+and its common name, DNS names, URIs and mail addresses are compared with the calling AE title's line of the
+allow-list. As initiator associations are plain TCP.""".splitlines()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import fcntl
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,11 +16,19 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from overread import wiring
 from overread.domain.errors import ConfigError
 from overread.domain.events import SpoolDiscrepancy
+from overread.ports import Herald
 from overread.settings import Settings
+
+if TYPE_CHECKING:
+    from overread.receive.admission import Admission
+    from overread.receive.crew import Crew
+    from overread.receive.intake import Intake
+    from overread.receive.listener import Listener
 
 _log = logging.getLogger("overread.daemon")
 
@@ -41,6 +48,7 @@ def run_all(config: Path | None, settings: Settings) -> int:
         keepers = [_Keeper(role, config) for role in ROLES]
         for keeper in keepers:
             keeper.start()
+        _pass_on(signal.SIGHUP, keepers)
         while not stopping.wait(0.1):
             for keeper in keepers:
                 keeper.look_after()
@@ -78,6 +86,11 @@ class _Keeper:
         _log.warning("%s ended with exit code %s; it starts again in %.1f s", self.role, code, self._wait_s)
         self._process, self._due = None, time.monotonic() + self._wait_s
 
+    def send(self, number: int) -> None:
+        """Pass a signal on, if the process runs."""
+        if self._process is not None:
+            self._process.send_signal(number)
+
     def stop(self) -> None:
         """Ask it to end, then make it."""
         if self._process is None:
@@ -88,6 +101,14 @@ class _Keeper:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _pass_on(number: signal.Signals, keepers: list[_Keeper]) -> None:
+    def send(_number: int, _frame: FrameType | None) -> None:
+        for keeper in keepers:
+            keeper.send(number)
+
+    signal.signal(number, send)
 
 
 def _die_with(keeper_pid: int) -> None:
@@ -104,6 +125,7 @@ def run_role(settings: Settings, role: str, keeper_pid: int | None) -> int:
         _die_with(keeper_pid)
     settings.data_path.mkdir(parents=True, exist_ok=True)
     stopping = _until_signal()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     body = {"listen": _listen, "watch": _watch, "work": _work}[role]
     with _alone(settings, role):
         stop = body(settings)
@@ -115,11 +137,10 @@ def run_role(settings: Settings, role: str, keeper_pid: int | None) -> int:
 
 def _listen(settings: Settings) -> Callable[[], None]:
     from overread.observe.health import Health
-    from overread.receive.acceptor import Acceptor
     from overread.receive.clerk import Clerk
     from overread.receive.crew import Crew
 
-    r = settings.receive
+    r, o = settings.receive, settings.observe
     store = wiring.spool(settings)
     metrics, herald = wiring.watching(settings, ())
     herald(SpoolDiscrepancy("half-written", store.clear_incoming()))
@@ -127,22 +148,19 @@ def _listen(settings: Settings) -> Callable[[], None]:
     admission = wiring.admission(settings, store)
     clerk = Clerk(_clerk, (settings,), herald)
     crew = Crew(r.processes or _processes(), _porter, (settings,), admission=admission, clerk=clerk, herald=herald)
-    acceptor = Acceptor(r.host, r.port, crew.take)
-    try:
-        acceptor.start()
-    except OSError as error:
-        raise ConfigError(f"cannot listen on {r.host} port {r.port}: {error.strerror}; is it in use?") from None
+    intake = wiring.intake(settings, store, clerk.add, herald)
+    listener = _open_doors(settings, admission, intake, herald, crew)
     crew.start()
     clerk.start()
     reach = "this machine only (the default; see [[receive.allow]])" if admission.only_loopback() else "the allow-list"
-    _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, acceptor.port, reach)
+    _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, listener.port, reach)
     if r.durability == "none":
         _log.warning("receive.durability is none: a power cut can take acknowledged instances; for measuring only")
     checks = {"spool": wiring.disk_check(settings, store), "ledger": clerk.check, "porters": crew.check}
-    o = settings.observe
+    beats = (clerk.stuck, crew.stuck)
     health = Health(
         metrics.registry,
-        heartbeat=lambda: [*clerk.stuck(), *crew.stuck()],
+        heartbeat=lambda: [name for beat in beats for name in beat()],
         checks=checks,
         host=o.host,
         port=o.listen_port,
@@ -150,7 +168,7 @@ def _listen(settings: Settings) -> Callable[[], None]:
     health.start()
 
     def stop() -> None:
-        acceptor.stop()
+        listener.stop()
         crew.stop()
         clerk.stop()
         health.stop()
@@ -158,27 +176,36 @@ def _listen(settings: Settings) -> Callable[[], None]:
     return stop
 
 
+def _open_doors(settings: Settings, admission: Admission, intake: Intake, herald: Herald, crew: Crew) -> Listener:
+    r, tls = settings.receive, wiring.tls(settings, herald, admission)
+    listener = wiring.listener(settings, admission, intake, herald, tls=tls, crew=crew)
+    try:
+        listener.start()
+    except OSError as error:
+        ports = f"{r.port} or {r.tls.port} (TLS)" if tls else f"{r.port}"
+        raise ConfigError(f"cannot listen on {r.host} port {ports}: {error.strerror}; is it in use?") from None
+    if tls is not None:
+        signal.signal(signal.SIGHUP, lambda *_: tls.reload_soon())
+        _log.info("secure on port %d, client certificates: %s", listener.secure_port, r.tls.client_certificates)
+    return listener
+
+
 def _processes() -> int:
     """How many serve associations when the settings do not say: beyond four, the disk is the bound."""
     return max(1, min(4, os.cpu_count() or 1))
 
 
-def _porter(connection: Connection, sockets: socket.socket, settings: Settings) -> None:
+def _porter(connection: Connection, settings: Settings) -> None:
     """What runs in each of the listener's processes that serve associations."""
     from overread.observe.logs import install
-    from overread.receive.intake import Intake
-    from overread.receive.listener import Door, Listener
-    from overread.receive.porter import AskingAdmission, Post, serve
-    from overread.receive.upper_layer import FAST, STOCK
+    from overread.receive.associations import Associations
+    from overread.receive.porter import Post, serve
 
     install(settings.observe.log, settings.observe.level, "porter")
     sys.setswitchinterval(SWITCH_S)
-    r, post, store = settings.receive, Post(connection), wiring.spool(settings)
-    intake = Intake(store, wiring.quarantine(settings), wiring.room_left(settings, store), post.put, post.put)
-    door = Door(r.ae_title, r.host, r.port, r.max_pdu_bytes, r.acse_timeout_s, r.dimse_timeout_s, r.network_timeout_s)
-    listener = Listener(door, AskingAdmission(post), intake, post.put, FAST if r.layers else STOCK)
-    listener.open()
-    serve(connection, sockets, post, listener)
+    post = Post(connection)
+    intake = wiring.intake(settings, wiring.spool(settings), post.put, post.put)
+    serve(connection, post, Associations(wiring.door(settings), post, intake, post.put, wiring.layers(settings)))
 
 
 def _clerk(connection: Connection, settings: Settings) -> None:

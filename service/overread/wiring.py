@@ -12,16 +12,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overread import __version__
+from overread.domain.called import CalledAE
 from overread.domain.card import Card, read_card
 from overread.domain.errors import ConfigError, Unreachable
 from overread.domain.peer import Peer
 from overread.ports import Destination, Herald
-from overread.settings import Deliver, Settings
+from overread.settings import Caller, Deliver, Settings
 
 if TYPE_CHECKING:
     from overread.ledger import Ledger
     from overread.observe.metrics import Metrics
     from overread.receive.admission import Admission
+    from overread.receive.certificates import Terms
+    from overread.receive.crew import Crew
+    from overread.receive.door import Door
+    from overread.receive.intake import Intake
+    from overread.receive.listener import Listener
+    from overread.receive.receipt import Receipt
+    from overread.receive.tls import Tls
+    from overread.receive.upper_layer import Layers
     from overread.schedule.clock import Clock
     from overread.spool import Spool
     from overread.spool.quarantine import Quarantine
@@ -58,12 +67,90 @@ def quarantine(settings: Settings) -> Quarantine:
 
 def admission(settings: Settings, store: Spool) -> Admission:
     """Who may associate, and whether there is room."""
-    from overread.receive.admission import Admission
+    from overread.receive.admission import Admission, Row
 
     r = settings.receive
-    called = r.ae_title if r.require_called_ae else None
-    allow = [(a.ae_title, a.network) for a in r.allow]
+    called = set(served(settings)) if r.require_called_ae else None
+    allow = [
+        Row(a.ae_title, a.network, a.called_ae, a.certificate, a.max_associations, a.max_per_minute, _bytes(a))
+        for a in r.allow
+    ]
     return Admission(allow, called, r.max_associations, room_left(settings, store))
+
+
+def _bytes(caller: Caller) -> int:
+    # A limit that is too small to be a byte is no "no limit".
+    return max(1, int(caller.max_gb_per_day * 1024 * MB)) if caller.max_gb_per_day else 0
+
+
+def served(settings: Settings) -> dict[str, CalledAE]:
+    """The AE titles that are served, by name."""
+    r = settings.receive
+    named = {c.ae_title: CalledAE(c.ae_title, c.priority, c.hint, c.models) for c in r.called}
+    return {r.ae_title: CalledAE(r.ae_title)} | named
+
+
+def tls_terms(settings: Settings) -> Terms | None:
+    """With what TLS is spoken; None when it is not."""
+    from overread.receive.certificates import Terms
+
+    t = settings.receive.tls
+    if not t.port:
+        return None
+    client_ca, crl = (Path(p) if p else None for p in (t.client_ca, t.crl))
+    demand, timeout_s = t.client_certificates, t.handshake_timeout_s
+    return Terms(Path(t.certificate), Path(t.key), demand, client_ca, crl, t.profile, timeout_s)
+
+
+def tls(settings: Settings, herald: Herald, admitted: Admission) -> Tls | None:
+    """The secure door; None when there is none. Raises ConfigError when its files cannot be used."""
+    from overread.receive.tls import Tls
+
+    terms = tls_terms(settings)
+    return Tls(terms, herald, admitted.ae_title_of) if terms else None
+
+
+def listener(
+    settings: Settings, admitted: Admission, received: Intake, herald: Herald, *, tls: Tls | None, crew: Crew | None
+) -> Listener:
+    """The DIMSE door, not opened yet."""
+    from overread.receive.listener import Listener
+
+    return Listener(door(settings), admitted, received, herald, layers(settings), tls=tls, crew=crew)
+
+
+def door(settings: Settings) -> Door:
+    """Where and how to listen."""
+    from overread.receive.door import Door
+
+    r = settings.receive
+    return Door(
+        r.ae_title,
+        r.host,
+        r.port,
+        r.max_pdu_bytes,
+        r.acse_timeout_s,
+        r.dimse_timeout_s,
+        r.network_timeout_s,
+        r.tls.host,
+        r.tls.port,
+        r.max_connections,
+        r.max_connections_per_address,
+    )
+
+
+def layers(settings: Settings) -> Layers:
+    """Which upper layer serves associations."""
+    from overread.receive.upper_layer import FAST, STOCK
+
+    return FAST if settings.receive.layers else STOCK
+
+
+def intake(settings: Settings, store: Spool, keep: Callable[[Receipt], None], herald: Herald) -> Intake:
+    """Where instances come in; ``keep`` is given the receipt of each."""
+    from overread.receive.intake import Intake
+
+    return Intake(store, quarantine(settings), room_left(settings, store), keep, herald)
 
 
 def ledger(settings: Settings) -> Ledger:
@@ -146,8 +233,9 @@ def tick_all(clock: Clock, watch: Watch) -> None:
 
     settings, books, store, herald = watch.settings, watch.books, watch.store, watch.herald
     quiet = QuietTime(settings.assemble.quiet_s, settings.assemble.quiet_by_modality_s)
+    titles = served(settings)
     clock.every(1, "assemble", lambda: close_quiet_studies(books, quiet, time.time(), herald))
-    clock.every(1, "route", lambda: route_complete_studies(books, watch.models, herald))
+    clock.every(1, "route", lambda: route_complete_studies(books, watch.models, herald, titles))
     clock.every(1, "settle", lambda: settle(books, herald))
     clock.every(5, "lapse", lambda: lapse(books, time.time(), herald))
     r = settings.retain

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+from overread.domain.called import SEPARATOR
 from overread.domain.job import JobState
 from overread.ledger import Ledger, views
 from overread.ledger.tables import DecisionRow, StudyRow
@@ -16,6 +17,8 @@ def explain(story: StudyStory) -> Iterator[str]:
     study = story.study
     yield f"Study {study.uid}"
     yield f"  {_came(study)}"
+    if study.called_aes:
+        yield f"  sent to {study.called_aes.replace(SEPARATOR, ' and ')}"
     yield from _came_again(story)
     yield from _choices(study, story.decisions)
     for job in story.jobs:
@@ -84,6 +87,8 @@ def _choices(study: StudyRow, decisions: list[DecisionRow]) -> Iterator[str]:
 def _job(story: JobStory) -> Iterator[str]:
     row = story.row
     yield f"  Job {row.id}: {row.model} {row.model_version}, {row.state}{f': {row.reason}' if row.reason else ''}"
+    hint = f", hint {row.hint.replace(SEPARATOR, ' and ')}" if row.hint else ""
+    yield f"    priority {row.urgency}{hint}"
     for event in story.events:
         why = f" ({event.why})" if event.why else ""
         yield f"    {moment(event.at)}  {event.event} by {event.who}: {event.after}{why}"

@@ -26,11 +26,40 @@ class AssociationClosed(Event):
 
 @dataclass(frozen=True)
 class AssociationRefused(Event):
-    """``reason`` is one of a small fixed set: calling-ae, called-ae, address, limit, storage-full."""
+    """``reason`` is one of a small fixed set: calling-ae, called-ae, address, certificate, limit, peer-limit, rate,
+    quota, storage-full; ``result`` is A-ASSOCIATE-RJ's result, source and reason, such as 1/1/3 (PS3.8 Table 9-21)."""
 
     calling_ae: str
     address: str
     reason: str
+    result: str = ""
+    called_ae: str = ""
+
+
+@dataclass(frozen=True)
+class ConnectionDropped(Event):
+    """A connection ended before it asked for an association, or an association before its end. ``reason`` is silent
+    (nothing came in time), crowded (others needed its place), malformed, too-long, handshake-silent, handshake-refused,
+    or idle (an association that made way); ``detail`` is OpenSSL's word for a handshake that failed."""
+
+    address: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class CertificateRead(Event):
+    """TLS uses a file, until ``expires_at`` (seconds since the epoch). ``kind`` is certificate, client_ca or crl."""
+
+    kind: str
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class CertificatesNotTaken(Event):
+    """The files of TLS have changed and cannot be used; those from before still are."""
+
+    why: str
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ ENDED = frozenset({_S.COMPLETED, _S.NOT_APPLICABLE, _S.FAILED, _S.CANCELED, _S.S
 @dataclass(frozen=True)
 class Job:
     """One model on one input. ``input_digest`` names the input's bytes, so that the same work is never done twice;
-    ``attempts`` counts those that failed; ``last_at`` is when the input's last image came (seconds since the epoch)."""
+    ``attempts`` counts those that failed; ``last_at`` is when the input's last image came (seconds since the epoch).
+    ``urgency`` and ``hint`` are those of the AE titles that the study was sent to; ``priority`` orders the queue."""
 
     id: int
     study_uid: str
@@ -83,3 +84,5 @@ class Job:
     attempts: int
     priority: int
     last_at: float = 0.0
+    urgency: str = "ROUTINE"
+    hint: str = ""

@@ -45,16 +45,17 @@ class Instance:
     gantry_tilt: float | None = None
     equipment_purposes: tuple[str, ...] = ()
     calling_ae: str = ""
+    called_ae: str = ""
 
     @property
     def is_localizer(self) -> bool:
         """Whether ImageType says that this is a scout image (PS3.3 C.8.2.1.1.1)."""
         return any(word.upper() in LOCALIZER_WORDS for word in self.image_type)
 
-    def stored(self, path: str, digest: str, calling_ae: str) -> Instance:
+    def stored(self, path: str, digest: str, calling_ae: str, called_ae: str = "") -> Instance:
         """The same, now that it lies in the spool."""
         kept = object.__new__(Instance)  # ``replace`` takes 20 µs, and every instance that comes passes here
-        kept.__dict__.update(self.__dict__, path=path, digest=digest, calling_ae=calling_ae)
+        kept.__dict__.update(self.__dict__, path=path, digest=digest, calling_ae=calling_ae, called_ae=called_ae)
         return kept
 
     def to_json(self) -> dict[str, Any]:
@@ -87,17 +88,23 @@ class Series:
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that has come of a study so far; ``revision`` counts the times it has grown after being complete."""
+    """Everything that has come of a study so far; ``revision`` counts the times it has grown after being complete.
+
+    ``called_aes`` are those of our AE titles to which any of it was sent.
+    """
 
     uid: str
     revision: int
     series: tuple[Series, ...] = field(default=())
+    called_aes: tuple[str, ...] = ()
 
 
-def group(study_uid: str, revision: int, instances: Iterable[Instance]) -> Study:
+def group(
+    study_uid: str, revision: int, instances: Iterable[Instance], called_aes: tuple[str, ...] = ()
+) -> Study:
     """Sort instances into series, by series number and then UID."""
     series: dict[str, list[Instance]] = {}
     for instance in instances:
         series.setdefault(instance.series_uid, []).append(instance)
     ordered = sorted(series.items(), key=lambda item: (item[1][0].series_number or 0, item[0]))
-    return Study(study_uid, revision, tuple(Series(uid, tuple(members)) for uid, members in ordered))
+    return Study(study_uid, revision, tuple(Series(uid, tuple(members)) for uid, members in ordered), called_aes)

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, func, in
 from sqlalchemy.exc import DataError
 from sqlmodel import Session, col, select
 
+from overread.domain.called import joined, parted
 from overread.domain.errors import Refused
 from overread.domain.study import Instance, Study, group
 from overread.ledger.ruling import Arrival, Conflict, Content, Growth, Key, Recorded, Ruling
@@ -18,7 +19,8 @@ from overread.ledger.tables import ConflictRow, InstanceRow, StudyRow
 
 STREAMED_ROWS = 5000
 _CONTENT = ("series_uid", "digest", "path", "size_bytes", "received_at", "header")
-_COUNTS = ("state", "revision", "instances", "conflicts", "duplicates", "modalities", "first_at", "last_at")
+_TOLD = ("modalities", "called_aes", "first_at", "last_at")
+_COUNTS = ("state", "revision", "instances", "conflicts", "duplicates", *_TOLD)
 _STUDY = [getattr(StudyRow, name) for name in ("uid", *_COUNTS)]
 _KNOWN = [getattr(InstanceRow, n) for n in ("study_uid", "sop_instance_uid", "digest", "received_at", "path")]
 _GROWN = (
@@ -150,6 +152,7 @@ def _grown(db: Connection, row: Row[Any], growth: Growth) -> dict[str, Any]:
         "conflicts": conflicts,
         "duplicates": row.duplicates + growth.duplicates,
         "modalities": ",".join(sorted(growth.modalities.union(row.modalities.split(",")) - {""})),
+        "called_aes": joined(growth.called_aes.union(parted(row.called_aes))),
         "first_at": _first_at(row, growth),
         "last_at": max(growth.last_at, row.last_at) if receiving else row.last_at,
     }
@@ -220,7 +223,9 @@ def unrouted(ledger: Ledger) -> list[Study]:
         rows = session.exec(
             select(StudyRow).where(StudyRow.state == "COMPLETE", StudyRow.routed_revision < StudyRow.revision)
         ).all()
-        return [group(row.uid, row.revision, instances_of(session, row.uid)) for row in rows]
+        return [
+            group(row.uid, row.revision, instances_of(session, row.uid), parted(row.called_aes)) for row in rows
+        ]
 
 
 def instances_of(session: Session, study_uid: str, series_uid: str = "") -> list[Instance]:

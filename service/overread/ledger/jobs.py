@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, update
 from sqlmodel import Session, col, select
 
+from overread.domain.called import ROUTINE, Errand, parted
 from overread.domain.job import TRANSITIONS, Job, JobEvent, JobState
 from overread.ledger.store import Ledger
 from overread.ledger.tables import DecisionRow, DeliveryRow, EventRow, JobRow, StudyRow
@@ -32,13 +33,16 @@ class Decision:
 
 @dataclass(frozen=True)
 class Plan:
-    """A job that a study calls for."""
+    """A job that a study calls for; from ``called_aes`` follow ``urgency``, ``hint`` and ``priority``."""
 
     model: str
     model_version: str
     series_uid: str
     input_digest: str
     priority: int
+    called_aes: str = ""
+    urgency: str = ROUTINE
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,28 @@ def _drop_deliveries(session: Session, job_id: int, now: float) -> None:
         .where(col(DeliveryRow.job_id) == job_id, col(DeliveryRow.state).in_(["PENDING", "SENT"]))
         .values(state="DROPPED", reason="superseded by a later revision of the study", not_before=now)
     )
+
+
+def reorder(ledger: Ledger, errand: Callable[[tuple[str, ...]], Errand]) -> int:
+    """Waiting jobs whose study was sent to another AE title since take the urgency and hint that follow from it.
+
+    Returns how many moved to another place in the queue: sent again to an urgent title, a study moves ahead.
+    """
+    changed = col(StudyRow.called_aes) != col(JobRow.called_aes)
+    query = select(JobRow, StudyRow.called_aes).join(StudyRow, col(StudyRow.uid) == JobRow.study_uid)
+    query = query.where(JobRow.state == JobState.SCHEDULED, changed)
+    with ledger.read() as session:
+        if session.exec(query.limit(1)).first() is None:
+            return 0
+    moved, now = 0, time.time()
+    with ledger.write() as session:
+        for row, called_aes in session.exec(query.with_for_update(of=JobRow)).all():
+            before = Errand(row.urgency, row.hint)
+            after = errand(parted(called_aes))
+            row.priority += after.rank() - before.rank()
+            row.called_aes, row.urgency, row.hint, row.updated_at = called_aes, after.priority, after.hint, now
+            moved += after.priority != before.priority
+    return moved
 
 
 def claim(ledger: Ledger, worker: str, lease_s: float) -> Move | None:
@@ -217,4 +243,6 @@ def as_job(row: JobRow) -> Job:
         row.attempts,
         row.priority,
         row.last_at,
+        row.urgency,
+        row.hint,
     )

@@ -77,6 +77,7 @@ class Growth:
     conflicts: int = 0
     found_conflicts: int = 0
     modalities: set[str] = field(default_factory=set)
+    called_aes: set[str] = field(default_factory=set)
 
 
 class Ruling:
@@ -126,6 +127,7 @@ class Ruling:
         study.first_at, study.last_at = min(study.first_at, at), max(study.last_at, at)
         study.came = study.came or not arrival.found
         study.modalities.add(arrival.instance.modality)
+        study.called_aes.add(arrival.instance.called_ae)
         return study
 
     def _dispute(self, key: Key, arrival: Arrival, known: Content, study: Growth) -> None:

@@ -15,6 +15,7 @@ class StudyRow(SQLModel, table=True):
     """A study. ``state`` RECEIVING or COMPLETE; ``routed_revision`` the last revision that met the models.
 
     ``duplicates`` counts what was acknowledged again without a change, ``conflicts`` what came with other content.
+    ``called_aes`` are our AE titles to which any of it was sent, joined by backslashes.
     """
 
     __tablename__ = "study"
@@ -26,6 +27,7 @@ class StudyRow(SQLModel, table=True):
     conflicts: int = 0
     duplicates: int = 0
     modalities: str = ""
+    called_aes: str = ""
     first_at: float = 0.0
     last_at: float = 0.0
     completed_at: float | None = None
@@ -88,7 +90,10 @@ class DecisionRow(SQLModel, table=True):
 
 
 class JobRow(SQLModel, table=True):
-    """One model on one input; ``last_at`` is when the last image of its input came."""
+    """One model on one input; ``last_at`` is when the last image of its input came.
+
+    ``called_aes`` are those of the study when ``urgency``, ``hint`` and with them ``priority`` were derived from them.
+    """
 
     __tablename__ = "job"
     __table_args__ = (
@@ -107,6 +112,9 @@ class JobRow(SQLModel, table=True):
     state: str = "SCHEDULED"
     attempts: int = 0
     priority: int = 0
+    called_aes: str = ""
+    urgency: str = "ROUTINE"
+    hint: str = ""
     not_before: float = 0.0
     lease_until: float = 0.0
     worker: str = ""

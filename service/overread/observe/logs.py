@@ -80,11 +80,15 @@ def _level(event: events.Event) -> int:
     match event:
         case events.InstanceReceived() | events.InstancesIndexed() | events.SpoolDiscrepancy():
             return logging.DEBUG  # of the latter two, what matters is logged where the study or the file is known
+        case events.CertificatesNotTaken():
+            return logging.ERROR
         case events.WorkerDied() | events.Trouble() | events.AssociationRefused() | events.InstanceRefused():
             return logging.WARNING
-        case events.JobMoved(after=JobState.FAILED):
-            return logging.WARNING
-        case events.DeliveryTried(outcome="unreachable" | "rejected" | "unproven"):
+        case (
+            events.JobMoved(after=JobState.FAILED)
+            | events.DeliveryTried(outcome="unreachable" | "rejected" | "unproven")
+            | events.ConnectionDropped(reason="handshake-refused" | "too-long" | "malformed")
+        ):
             return logging.WARNING
     return logging.INFO
 

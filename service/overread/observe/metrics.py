@@ -7,6 +7,7 @@ patient, and every label has at most 100 values (``labels.Bounded``).
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +22,10 @@ from overread.observe.state import BacklogCollector, DiskCollector
 
 STAGES: Final = ("load", "infer", "measure", "encode")
 OUTCOMES: Final = ("verified", "sent", "unreachable", "rejected", "unproven")
-REFUSALS: Final = ("calling-ae", "called-ae", "address", "limit", "storage-full")
+REFUSALS: Final = (
+    "calling-ae", "called-ae", "address", "certificate", "limit", "peer-limit", "rate", "quota", "storage-full",
+)  # fmt: skip
+DROPS: Final = ("silent", "crowded", "malformed", "too-long", "handshake-silent", "handshake-refused", "idle")
 DISCREPANCIES: Final = ("unindexed", "missing", "unreadable", "half-written")
 DEATHS: Final = ("crash", "timeout", "memory")
 STATUSES: Final = (0x0110, 0x0117, 0x0122, 0x0124, 0xA700, 0xA900, 0xC000)  # PS3.4 Table B.2-1, PS3.7 Annex C
@@ -88,6 +92,15 @@ class Metrics:
         self._associations_open = self._gauge("associations_open", "Associations open now.")
         self._associations = self._counter("associations", "Associations accepted.")
         self._associations_refused = self._counter("associations_refused", "Associations refused.", "reason")
+        self._connections_dropped = self._counter(
+            "connections_dropped", "Connections ended before, or for want of places in, an association.", "reason"
+        )
+        self._certificate_left = self._gauge(
+            "certificate_remaining_seconds", "Until a file of TLS expires; 86400 are a day, negative: it has.", "kind"
+        )
+        self._certificates_not_taken = self._counter(
+            "certificates_not_taken", "Times that changed files of TLS could not be used; those from before still are."
+        )
         self._instances = self._counter(
             "instances_received", "Instances acknowledged with 0x0000, duplicates included.", "calling_ae"
         )
@@ -152,6 +165,8 @@ class Metrics:
     def _start_at_zero(self, kinds: Sequence[str]) -> None:
         for reason in REFUSALS:
             self._associations_refused.labels(self._bound("reason", reason))
+        for reason in DROPS:
+            self._connections_dropped.labels(self._bound("drop", reason))
         for kind in DISCREPANCIES:
             self._discrepancies.labels(self._bound("discrepancy", kind))
         for status in STATUSES:
@@ -180,6 +195,9 @@ class Metrics:
             events.AssociationRefused: lambda e: self._associations_refused.labels(
                 self._bound("reason", e.reason)
             ).inc(),
+            events.ConnectionDropped: lambda e: self._connections_dropped.labels(self._bound("drop", e.reason)).inc(),
+            events.CertificateRead: self._certificate_read,
+            events.CertificatesNotTaken: lambda _: self._certificates_not_taken.inc(),
             events.InstanceReceived: self._instance_received,
             events.InstanceRefused: lambda e: self._instances_refused.labels(
                 self._bound("status", f"0x{e.status & 0xFFFF:04X}")
@@ -203,6 +221,10 @@ class Metrics:
     def _association_opened(self, _event: events.AssociationOpened) -> None:
         self._associations.inc()
         self._associations_open.inc()
+
+    def _certificate_read(self, event: events.CertificateRead) -> None:
+        left = self._certificate_left.labels(self._bound("certificate", event.kind))
+        left.set_function(lambda: event.expires_at - time.time())
 
     def _instance_received(self, event: events.InstanceReceived) -> None:
         caller = self._bound("calling_ae", event.calling_ae)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
-_log = logging.getLogger(__name__)
-BACKLOG = 128
+BACKLOG = 1024  # a flood that fills it costs everybody a second, until they try again
 
 
 class Acceptor:
-    """Accepts connections and gives them to ``take``, which closes them."""
+    """Accepts connections and gives them, with the peer's address, to ``take``."""
 
-    def __init__(self, host: str, port: int, take: Callable[[socket.socket], None]) -> None:
+    def __init__(self, host: str, port: int, take: Callable[[socket.socket, Any], None]) -> None:
         self._address = (host, port)
         self._take = take
         self._socket: socket.socket | None = None
@@ -42,11 +41,8 @@ class Acceptor:
     def _accept(self, listening: socket.socket) -> None:
         while self._socket is listening:
             try:
-                connection, _ = listening.accept()
+                connection, address = listening.accept()
             except OSError:  # closed, or no descriptor is left: not to be asked again at once for ever
                 time.sleep(0.05)
                 continue
-            try:
-                self._take(connection)
-            except OSError:
-                connection.close()
+            self._take(connection, address)

@@ -25,12 +25,17 @@ LONGEST_COMMENT = 64
 
 @dataclass(frozen=True)
 class Claim:
-    """What the sender says of the data set that follows: of which class and UID it is, and how it is encoded."""
+    """What the sender says of the data set that follows: of which class and UID it is, and how it is encoded.
+
+    ``unwanted``: why none is taken from it at the moment, empty when nothing speaks against it.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
     calling_ae: str
+    called_ae: str = ""
+    unwanted: str = ""
 
 
 class Verdict(Exception):
@@ -77,6 +82,8 @@ class Reception:
         self._verdict: Verdict | None = None
         if not intake.room():
             self._verdict = Verdict(OUT_OF_RESOURCES, "the spool is full")
+        elif claim.unwanted:
+            self._verdict = Verdict(OUT_OF_RESOURCES, claim.unwanted)
 
     def write(self, pieces: Sequence[bytes | memoryview]) -> None:
         """The next bytes of the data set."""
@@ -116,7 +123,7 @@ class Reception:
 
     def _meta(self) -> bytes:
         c = self._claim
-        return file_meta(c.sop_class_uid, c.sop_instance_uid, c.transfer_syntax_uid, c.calling_ae)
+        return file_meta(c.sop_class_uid, c.sop_instance_uid, c.transfer_syntax_uid, c.calling_ae, c.called_ae)
 
     def _store(self) -> None:
         draft, claim, intake = self._draft, self._claim, self._intake
@@ -124,7 +131,8 @@ class Reception:
         header = self._judged(draft)
         stored = intake.spool.keep_draft(draft, header.uid("StudyInstanceUID"), claim.sop_instance_uid)
         self._draft = None
-        intake.keep(Receipt(header, stored, claim.calling_ae, time.time(), time.monotonic() - self._started))
+        seconds = time.monotonic() - self._started
+        intake.keep(Receipt(header, stored, claim.calling_ae, time.time(), seconds, claim.called_ae))
 
     def _judged(self, draft: Draft) -> Header:
         claim = self._claim

@@ -1,13 +1,12 @@
 """A process that serves associations: connections come in at one end, what was stored goes out at the other.
 
-The listener's interpreter can turn one state machine at a time, so associations are spread over several processes. Each
-has the whole way from the wire to the disk. Who may come in is asked of the listener, which counts for all of them.
+An interpreter can turn one state machine at a time, so associations are spread over several processes. Each has the
+whole way from the wire to the disk. Who comes in was decided by the process that listens, which counts for all of them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import queue
 import signal
@@ -15,128 +14,129 @@ import socket
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import ForkingPickler
+from multiprocessing.reduction import ForkingPickler, recv_handle
 from typing import Any, NamedTuple
 
 from overread.domain.events import Event
-from overread.receive.admission import CONGESTED, Refusal
+from overread.receive.admission import Knock, Pass, Refusal
+from overread.receive.associations import Associations
 from overread.receive.gathering import gather
-from overread.receive.listener import Listener
 from overread.receive.receipt import Receipt
 
-ANSWER_S = 10.0
+LAST_WORDS_S = 10.0
+
+
+class Guest(NamedTuple):
+    """A connection that was let in; its descriptor follows."""
+
+    address: Any
+    request: bytes
+    admitted: Pass
+    knock: Knock
+
+
+class MakeWay(NamedTuple):
+    """One that is idle should go, of ``peer`` if named."""
+
+    peer: str
+
+
+class Allowance(NamedTuple):
+    """Whether the peer of a pass may store more today."""
+
+    pass_id: int
+    left: bool
+
+
+class Left(NamedTuple):
+    """An association has ended."""
+
+    pass_id: int
+
+
+class Spent(NamedTuple):
+    """So many bytes came."""
+
+    pass_id: int
+    size_bytes: int
 
 
 class Batch(NamedTuple):
-    """What a porter says now and then: receipts, pickled for the clerk, the events of the meantime, what is open."""
+    """What a porter says now and then: receipts, pickled for the clerk, and what happened meanwhile."""
 
     receipts: bytes
-    events: list[Event]
-    associations: int
-
-
-class Question(NamedTuple):
-    """May this one come in? The answer comes back under the number; ``details`` are those of ``Admission.judge``."""
-
-    number: int
-    details: tuple[Any, ...]
+    happened: list[Event | Left | Spent]
 
 
 class Post:
-    """The porter's side of the pipe: questions that wait for their answer, and all else in batches."""
+    """The porter's side of the pipe: all that it says goes out in batches. It is the porter's ``Gate``, too."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._sending = threading.Lock()
-        self._outgoing: queue.SimpleQueue[Receipt | Event | None] = queue.SimpleQueue()
-        self._numbers = itertools.count()
-        self._waiting: dict[int, queue.SimpleQueue[Any]] = {}
+        self._outgoing: queue.SimpleQueue[Receipt | Event | Left | Spent | None] = queue.SimpleQueue()
+        self._exhausted: set[int] = set()
         self._thread: threading.Thread | None = None
 
-    def start(self, associations: Callable[[], int]) -> None:
-        """Begin to send; ``associations`` says how many are open."""
-        self._thread = threading.Thread(target=self._deliver, args=(associations,), name="post", daemon=True)
+    def start(self, tidy: Callable[[], None]) -> None:
+        """Begin to send; ``tidy`` is called at least once a second."""
+        self._thread = threading.Thread(target=self._deliver, args=(tidy,), name="post", daemon=True)
         self._thread.start()
 
-    def put(self, said: Receipt | Event) -> None:
+    def put(self, said: Receipt | Event | Left | Spent) -> None:
         """To be told soon; never blocks."""
         self._outgoing.put(said)
 
-    def ask(self, *details: Any) -> Any:
-        """The listener's answer; raises OSError or queue.Empty when it gives none."""
-        question = Question(next(self._numbers), details)
-        answer = self._waiting[question.number] = queue.SimpleQueue()
-        try:
-            self._send(question)
-            return answer.get(timeout=ANSWER_S)
-        finally:
-            del self._waiting[question.number]
+    def enter(self, knock: Knock) -> Pass | Refusal:
+        """Who comes in is decided before it comes here; raises RuntimeError."""
+        raise RuntimeError(f"a porter lets nobody in, not {knock.calling_ae}")
 
-    def answered(self, number: int, answer: Any) -> None:
-        """The listener has answered; nobody may wait for it any more."""
-        waiting = self._waiting.get(number)
-        if waiting is not None:
-            waiting.put(answer)
+    def leave(self, pass_id: int) -> None:
+        """An association has ended."""
+        self._exhausted.discard(pass_id)
+        self.put(Left(pass_id))
+
+    def spend(self, pass_id: int, size_bytes: int) -> bool:
+        """Count bytes; False when the listening process has said that its peer has had all for today."""
+        self.put(Spent(pass_id, size_bytes))
+        return pass_id not in self._exhausted
+
+    def allow(self, allowance: Allowance) -> None:
+        """The listening process has counted."""
+        (self._exhausted.discard if allowance.left else self._exhausted.add)(allowance.pass_id)
 
     def close(self) -> None:
         """Send what is left."""
         self._outgoing.put(None)
         if self._thread is not None:
-            self._thread.join(ANSWER_S)
+            self._thread.join(LAST_WORDS_S)
 
-    def _send(self, said: Question | Batch) -> None:
-        with self._sending:
-            self._connection.send(said)
-
-    def _deliver(self, associations: Callable[[], int]) -> None:
+    def _deliver(self, tidy: Callable[[], None]) -> None:
         ended = False
-        with contextlib.suppress(OSError):  # the listener has gone, and this process with it
+        with contextlib.suppress(OSError):  # the listening process has gone, and this one with it
             while not ended:
                 said, ended = gather(self._outgoing)
                 receipts = [s for s in said if isinstance(s, Receipt)]
                 pickled = bytes(ForkingPickler.dumps(receipts)) if receipts else b""
-                events = [s.event() if isinstance(s, Receipt) else s for s in said]
-                self._send(Batch(pickled, events, associations()))
+                self._connection.send(Batch(pickled, [s.event() if isinstance(s, Receipt) else s for s in said]))
+                tidy()
 
 
-class AskingAdmission:
-    """``Admission`` as a porter has it: the listener decides."""
-
-    def __init__(self, post: Post) -> None:
-        self._post = post
-
-    def judge(self, calling_ae: str, called_ae: str, address: str, associations: int) -> Refusal | None:
-        """As ``Admission.judge``; congested when no answer comes. ``associations`` are those of this porter."""
-        try:
-            refusal: Refusal | None = self._post.ask(calling_ae, called_ae, address, associations)
-        except (OSError, queue.Empty):
-            return CONGESTED
-        return refusal
-
-
-def serve(connection: Connection, sockets: socket.socket, post: Post, listener: Listener) -> None:
+def serve(connection: Connection, post: Post, associations: Associations) -> None:
     """The porter's main thread: until the process that listens says so or goes away."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is told to end, when all is told
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    post.start(lambda: listener.associations)
-    threading.Thread(target=_take_all, args=(sockets, listener), name="connections", daemon=True).start()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    post.start(associations.sweep)
     try:
         while (said := connection.recv()) is not None:
-            post.answered(*said)
+            if isinstance(said, Guest):
+                wire = socket.socket(fileno=recv_handle(connection))
+                associations.welcome(wire, *said)
+            elif isinstance(said, MakeWay):
+                associations.make_way(said.peer)
+            else:
+                post.allow(said)
     except (EOFError, OSError):
         os._exit(1)  # nobody counts any more, and whoever comes next clears incoming/
-    listener.stop()
+    associations.stop()
     post.close()
-
-
-def _take_all(sockets: socket.socket, listener: Listener) -> None:
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(sockets, 1, 1)
-        if not message:
-            return
-        for descriptor in descriptors:
-            connection = socket.socket(fileno=descriptor)
-            try:
-                listener.take(connection, connection.getpeername())
-            except OSError:  # it has gone already
-                connection.close()

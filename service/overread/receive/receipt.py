@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Receipt:
     """An instance in the spool, its header not yet put into words; ``at`` is when it came (seconds since the epoch).
 
-    ``seconds`` it took from the command to the disk.
+    ``seconds`` it took from the command to the disk; ``called_ae`` is which of our AE titles it was sent to.
     """
 
     header: Header
@@ -26,6 +26,7 @@ class Receipt:
     calling_ae: str
     at: float
     seconds: float
+    called_ae: str = ""
 
     def event(self) -> InstanceReceived:
         """What everybody is told."""
@@ -35,7 +36,7 @@ class Receipt:
     @property
     def instance(self) -> Instance:
         """The instance as the ledger knows it."""
-        return self.header.instance().stored(self.stored.path, self.stored.digest, self.calling_ae)
+        return self.header.instance().stored(self.stored.path, self.stored.digest, self.calling_ae, self.called_ae)
 
     def arrival(self) -> Arrival:
         """What the ledger is told. The ledger is imported here: the listener never needs it."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from overread.domain.called import SEPARATOR, CalledAE, Errand, errand, joined
 from overread.domain.card import Card
 from overread.domain.events import JobMoved, StudyRouted
 from overread.domain.study import Series, Study
@@ -13,11 +14,19 @@ from overread.ports import Herald
 from overread.route.rules import Verdict, judge
 
 
-def route_complete_studies(ledger: Ledger, cards: Sequence[Card], herald: Herald) -> int:
-    """Give every complete study that has not met the models yet to them; returns how many."""
+def route_complete_studies(
+    ledger: Ledger, cards: Sequence[Card], herald: Herald, served: Mapping[str, CalledAE] | None = None
+) -> int:
+    """Give every complete study that has not met the models yet to them; returns how many.
+
+    ``served`` are our AE titles by name: to which of them a study was sent says how urgent its jobs are, and which
+    models may read it. Jobs that wait follow when their study is sent to another title.
+    """
+    titles = served or {}
+    jobs.reorder(ledger, lambda called_aes: errand(called_aes, titles))
     studies = arrivals.unrouted(ledger)
     for study in studies:
-        decisions, plans = route(study, cards)
+        decisions, plans = route(study, cards, errand(study.called_aes, titles))
         moves = jobs.plan(ledger, study.uid, study.revision, decisions, plans)
         if moves is None:
             continue
@@ -27,11 +36,16 @@ def route_complete_studies(ledger: Ledger, cards: Sequence[Card], herald: Herald
     return len(studies)
 
 
-def route(study: Study, cards: Sequence[Card]) -> tuple[list[Decision], list[Plan]]:
-    """Decide which model reads which series of a study, and why."""
+def route(study: Study, cards: Sequence[Card], wish: Errand | None = None) -> tuple[list[Decision], list[Plan]]:
+    """Decide which model reads which series of a study, and why; ``wish`` is what its called AE titles ask for."""
+    wish, to = wish or Errand(), joined(study.called_aes)
     decisions: list[Decision] = []
     plans: list[Plan] = []
     for card in cards:
+        if wish.models is not None and card.name not in wish.models:
+            reason = f"the study was sent to {to.replace(SEPARATOR, ' and ')}, for other models"
+            decisions.append(Decision(card.name, "", "", False, reason))
+            continue
         verdicts = [judge(series, card) for series in study.series]
         fitting = sorted((v for v in verdicts if v.stack), key=lambda v: _preference(v, card))
         best = fitting[0] if fitting else None
@@ -39,9 +53,9 @@ def route(study: Study, cards: Sequence[Card]) -> tuple[list[Decision], list[Pla
         if best is None or best.stack is None:
             decisions.append(Decision(card.name, "", "", False, "no series of the study suits the model"))
             continue
-        plans.append(
-            Plan(card.name, card.version, best.series.uid, best.stack.digest(), card.runtime.priority)
-        )
+        order = wish.rank(card.runtime.priority)
+        plan = Plan(card.name, card.version, best.series.uid, best.stack.digest(), order, to, wish.priority, wish.hint)
+        plans.append(plan)
     return decisions, plans
 
 

@@ -11,10 +11,22 @@ from overread.domain.errors import ConfigError
 from overread.settings import deliver, receive, service
 from overread.settings.deliver import Deliver
 from overread.settings.reading import build
-from overread.settings.receive import Caller, Receive
+from overread.settings.receive import Called, Caller, Receive, Tls
 from overread.settings.service import Assemble, Observe, Retain, Schedule
 
-__all__ = ["Assemble", "Caller", "Deliver", "Observe", "Receive", "Retain", "Schedule", "Settings", "read_settings"]
+__all__ = [
+    "Assemble",
+    "Called",
+    "Caller",
+    "Deliver",
+    "Observe",
+    "Receive",
+    "Retain",
+    "Schedule",
+    "Settings",
+    "Tls",
+    "read_settings",
+]
 
 
 @dataclass(frozen=True)
@@ -68,4 +80,8 @@ def _check(settings: Settings, source: str) -> None:
 def _resolve(settings: Settings, base: Path) -> Settings:
     models = tuple(str(base / m) for m in settings.models)
     deliver = tuple(replace(d, folder=str(base / d.folder) if d.folder else "") for d in settings.deliver)
-    return replace(settings, data=str(base / settings.data), models=models, deliver=deliver)
+    t = settings.receive.tls
+    certificate, key, client_ca, crl = (str(base / f) if f else "" for f in (t.certificate, t.key, t.client_ca, t.crl))
+    tls = replace(t, certificate=certificate, key=key, client_ca=client_ca, crl=crl)
+    door = replace(settings.receive, tls=tls)
+    return replace(settings, data=str(base / settings.data), models=models, deliver=deliver, receive=door)

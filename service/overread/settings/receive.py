@@ -3,27 +3,68 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 
+from overread.domain.called import PRIORITIES
 from overread.domain.errors import ConfigError
 from overread.settings.limits import ae_title, at_least, choice, within
 
 _LEAST = {
     "max_associations": 1,
+    "max_connections": 1,
+    "max_connections_per_address": 1,
     "max_pdu_bytes": 4096,
     "acse_timeout_s": 0.1,
     "dimse_timeout_s": 0.1,
     "network_timeout_s": 0.1,
     "min_free_mb": 0,
 }
+_LEAST_OF_CALLER: dict[str, float] = {"max_associations": 0, "max_per_minute": 0, "max_gb_per_day": 0}
+
+CLIENT_CERTIFICATES = ("none", "optional", "required")
+PROFILES = ("bcp195", "bcp195-modified")
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who may associate: an AE title (``*`` for any) from a network (CIDR)."""
+    """Who may associate, and how much: an AE title (``*`` for any) from a network (CIDR), to an AE title (empty: any
+    that is served), with a client certificate that carries such a name (empty: none needed). A limit of 0 is none; of
+    associations it is half of all."""
 
     ae_title: str = "*"
     network: str = "127.0.0.0/8"
+    called_ae: str = ""
+    certificate: str = ""
+    max_associations: int = 0
+    max_per_minute: int = 0
+    max_gb_per_day: float = 0.0
+
+
+@dataclass(frozen=True)
+class Called:
+    """An AE title that is served beside ``receive.ae_title``: how urgent what is sent to it is (Defined Terms of
+    Requested Procedure Priority (0040,1003)), a word that its jobs carry, and the models that may read it."""
+
+    ae_title: str
+    priority: str = "ROUTINE"
+    hint: str = ""
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The secure port (PS3.15 Section B.12 and B.13), 0 for none. Files are PEM; ``host`` empty is ``receive.host``."""
+
+    port: int = 0
+    host: str = ""
+    certificate: str = ""
+    key: str = ""
+    client_certificates: str = "none"
+    client_ca: str = ""
+    crl: str = ""
+    profile: str = "bcp195"
+    handshake_timeout_s: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -39,8 +80,12 @@ class Receive:
     host: str = "127.0.0.1"
     port: int = 11112
     require_called_ae: bool = True
+    called: tuple[Called, ...] = ()
     allow: tuple[Caller, ...] = (Caller(), Caller(network="::1/128"))
+    tls: Tls = field(default_factory=Tls)
     max_associations: int = 40
+    max_connections: int = 400
+    max_connections_per_address: int = 100
     max_pdu_bytes: int = 131072
     acse_timeout_s: float = 15.0
     dimse_timeout_s: float = 60.0
@@ -58,9 +103,59 @@ def check(r: Receive, source: str) -> None:
     within(r.port, 0, 65535, source, "a port")
     at_least(r, _LEAST, source, "receive")
     within(r.processes, 0, 64, source, "receive.processes")
+    _check_called(r, source)
     for caller in r.allow:
-        ae_title(caller.ae_title, source, "receive.allow: ae_title")
-        try:
-            ipaddress.ip_network(caller.network)
-        except ValueError as error:
-            raise ConfigError(f"{source}: receive.allow network {caller.network!r}: {error}") from None
+        _check_caller(caller, r, source)
+    _check_tls(r.tls, source)
+
+
+def _check_called(r: Receive, source: str) -> None:
+    titles = [r.ae_title] + [c.ae_title for c in r.called if c.ae_title != r.ae_title]
+    twice = {c.ae_title for c in r.called if [x.ae_title for x in r.called].count(c.ae_title) > 1}
+    for called in r.called:
+        ae_title(called.ae_title, source, "receive.called: ae_title")
+        choice(called.priority, PRIORITIES, f"receive.called {called.ae_title}: priority", source)
+        if called.hint and not re.fullmatch(r"[\w.-]{1,32}", called.hint, re.ASCII):
+            raise ConfigError(
+                f"{source}: receive.called {called.ae_title}: hint {called.hint!r} must be one word of at most 32 "
+                "letters, digits, '.', '-' or '_'"
+            )
+    if twice:
+        raise ConfigError(f"{source}: receive.called names {sorted(twice)[0]!r} twice; one table for each AE title")
+    for caller in r.allow:
+        if caller.called_ae and r.require_called_ae and caller.called_ae not in titles:
+            raise ConfigError(
+                f"{source}: receive.allow called_ae {caller.called_ae!r} is not served (served: {', '.join(titles)}); "
+                "add a [[receive.called]] table"
+            )
+
+
+def _check_caller(caller: Caller, r: Receive, source: str) -> None:
+    ae_title(caller.ae_title, source, "receive.allow: ae_title")
+    at_least(caller, _LEAST_OF_CALLER, source, f"receive.allow {caller.ae_title}")
+    try:
+        ipaddress.ip_network(caller.network)
+    except ValueError as error:
+        raise ConfigError(f"{source}: receive.allow network {caller.network!r}: {error}") from None
+    if caller.certificate and (not r.tls.port or r.tls.client_certificates == "none"):
+        raise ConfigError(
+            f"{source}: receive.allow {caller.ae_title}: a certificate is wanted, but nobody is asked for one: set "
+            'receive.tls.port, and receive.tls.client_certificates to "optional" or "required"'
+        )
+
+
+def _check_tls(tls: Tls, source: str) -> None:
+    within(tls.port, 0, 65535, source, "receive.tls.port")
+    choice(tls.client_certificates, CLIENT_CERTIFICATES, "receive.tls.client_certificates", source)
+    choice(tls.profile, PROFILES, "receive.tls.profile", source)
+    at_least(tls, {"handshake_timeout_s": 0.1}, source, "receive.tls")
+    if not tls.port:
+        return
+    wanted = {"certificate": tls.certificate, "key": tls.key}
+    if tls.client_certificates != "none":
+        wanted["client_ca"] = tls.client_ca
+    for name, value in wanted.items():
+        if not value:
+            raise ConfigError(f"{source}: receive.tls.port is set, so receive.tls.{name} must name a PEM file")
+    if tls.crl and tls.client_certificates == "none":
+        raise ConfigError(f"{source}: receive.tls.crl is for client certificates; set receive.tls.client_certificates")

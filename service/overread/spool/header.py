@@ -91,7 +91,7 @@ DEFLATED = {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1
 SUBSAMPLED = {"YBR_FULL_422": (2, 3), "YBR_PARTIAL_422": (2, 3), "YBR_PARTIAL_420": (1, 2)}
 
 FILE_META = Encoding("Explicit VR Little Endian")
-TRANSFER_SYNTAX, SOURCE_AE = 0x00020010, 0x00020016
+TRANSFER_SYNTAX, SOURCE_AE, RECEIVING_AE = 0x00020010, 0x00020016, 0x00020018
 # After the preamble, the prefix and the first element, which is the length of the others.
 META_MAGIC = b"DICM\x02\0\0\0UL\x04\0"
 META_START = 144
@@ -136,28 +136,28 @@ def read_file(path: Path, *, scratch: Path | None = None) -> Instance:
         raise Refused(f"{path.name} is no readable DICOM file ({type(error).__name__})") from error
     with file:
         descriptor = file.fileno()
-        start, syntax, calling_ae = _file_meta(descriptor, path)
+        start, syntax, calling_ae, called_ae = _file_meta(descriptor, path)
         size = max(os.fstat(descriptor).st_size - start, 0)
 
         def read_at(offset: int, count: int) -> bytes:
             return os.pread(descriptor, count, start + offset)
 
         instance = read_header(read_at, size, syntax, scratch=scratch).instance()
-        return replace(instance, calling_ae=calling_ae)
+        return replace(instance, calling_ae=calling_ae, called_ae=called_ae)
 
 
-def _file_meta(descriptor: int, path: Path) -> tuple[int, str, str]:
-    """Where the data set starts, its transfer syntax, and who sent it (PS3.10 Section 7.1)."""
+def _file_meta(descriptor: int, path: Path) -> tuple[int, str, str, str]:
+    """Where the data set starts, its transfer syntax, who sent it, and to which AE (PS3.10 Section 7.1)."""
     head = os.pread(descriptor, META_START, 0)
     if len(head) < META_START or head[128:140] != META_MAGIC:
         raise Refused(f"{path.name} is no readable DICOM file (no file meta information)")
     size = int.from_bytes(head[140:], "little")
-    wanted = {TRANSFER_SYNTAX: 64, SOURCE_AE: TEXT_BYTES}
+    wanted = {TRANSFER_SYNTAX: 64, SOURCE_AE: TEXT_BYTES, RECEIVING_AE: TEXT_BYTES}
     found = scan(lambda at, count: os.pread(descriptor, count, META_START + at), size, FILE_META, wanted).values
     if TRANSFER_SYNTAX not in found:
         raise Refused(f"{path.name} is no readable DICOM file (no transfer syntax)")
-    syntax, calling_ae = (_clean(found.get(t, NOTHING)[1].decode("latin-1")) for t in (TRANSFER_SYNTAX, SOURCE_AE))
-    return META_START + size, syntax, calling_ae
+    syntax, calling_ae, called_ae = (_clean(found.get(t, NOTHING)[1].decode("latin-1")) for t in wanted)
+    return META_START + size, syntax, calling_ae, called_ae
 
 
 @lru_cache(maxsize=64)

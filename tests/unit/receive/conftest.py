@@ -19,10 +19,11 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.sop_class import Verification
 
 from overread.domain.events import Event
-from overread.receive.admission import Admission
+from overread.receive.admission import Admission, Row
 from overread.receive.intake import Intake
 from overread.receive.listener import Door, Listener
 from overread.receive.receipt import Receipt
+from overread.receive.tls import Tls
 from overread.receive.upper_layer import FAST
 from overread.spool import Spool
 from overread.spool.quarantine import Quarantine
@@ -69,12 +70,13 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         spool = Spool(tmp_path / f"spool-{len(running)}")
         made = House(spool, None)  # type: ignore[arg-type]
         admission = Admission(
-            options.get("allow", [("*", "127.0.0.0/8")]),
+            options.get("allow", [Row("*", "127.0.0.0/8", max_associations=1000)]),
             options.get("called_ae", "OVERREAD"),
             options.get("max_associations", 10),
             options.get("room", lambda: made.room),
         )
-        door = Door("OVERREAD", "127.0.0.1", 0, 16384, 5.0, 5.0, options.get("network_timeout_s", 5.0))
+        limits = {key: options[key] for key in ("max_connections", "max_connections_per_address") if key in options}
+        door = Door("OVERREAD", "127.0.0.1", options.get("port", 0), 16384, 5.0, 5.0, options.get("network_timeout_s", 5.0), **limits)
 
         def take(receipt: Receipt) -> None:
             made.arrivals.append(receipt)
@@ -84,7 +86,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         quarantine = Quarantine(spool.root / "quarantine")
         made.quarantine = quarantine
         intake = Intake(spool, quarantine, admission.has_room, keep, made.events.append)
-        made.listener = Listener(door, admission, intake, made.events.append, options.get("layers", FAST))
+        tls = Tls(options["terms"], made.events.append, admission.ae_title_of) if "terms" in options else None
+        made.listener = Listener(door, admission, intake, made.events.append, options.get("layers", FAST), tls=tls)
         made.listener.start()
         running.append(made)
         return made

@@ -5,24 +5,25 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pynetdicom import AE
 from pynetdicom.association import Association
 
 from overread.domain.events import AssociationClosed, AssociationOpened, AssociationRefused, Event, InstanceReceived
-from overread.receive.acceptor import Acceptor
-from overread.receive.admission import Admission
+from overread.receive.admission import Admission, Row
+from overread.receive.associations import Associations
 from overread.receive.crew import Crew
+from overread.receive.door import Door
 from overread.receive.intake import Intake
-from overread.receive.listener import Door, Listener
-from overread.receive.porter import AskingAdmission, Post, serve
+from overread.receive.listener import Listener
+from overread.receive.porter import Post, serve
 from overread.receive.receipt import Receipt
 from overread.spool import Spool
 from overread.spool.quarantine import Quarantine
@@ -32,14 +33,17 @@ from .conftest import CT, EXPLICIT, until
 SIZE = 2
 
 
-def carry(connection: Connection, sockets: socket.socket, folder: Path) -> None:
+DOOR = Door("OVERREAD", "127.0.0.1", 0, 131072, 5.0, 5.0, 5.0)
+
+
+def carry(connection: Connection, folder: Path) -> None:
     """What the daemon runs in each porter."""
-    spool, post = Spool(folder), Post(connection)
-    intake = Intake(spool, Quarantine(folder / "quarantine"), lambda: True, post.put, post.put)
-    door = Door("OVERREAD", "127.0.0.1", 0, 131072, 5.0, 5.0, 5.0)
-    listener = Listener(door, AskingAdmission(post), intake, post.put)
-    listener.open()
-    serve(connection, sockets, post, listener)
+    post = Post(connection)
+    serve(connection, post, Associations(DOOR, post, _intake(folder, post.put, post.put), post.put))
+
+
+def _intake(folder: Path, keep: Callable[[Receipt], None], tell: Callable[[Event], None]) -> Intake:
+    return Intake(Spool(folder), Quarantine(folder / "quarantine"), lambda: True, keep, tell)
 
 
 @dataclass
@@ -57,7 +61,7 @@ class Gate:
     """A crew behind a port."""
 
     crew: Crew
-    acceptor: Acceptor
+    listener: Listener
     books: Books
     events: list[Event]
 
@@ -69,7 +73,7 @@ class Gate:
     def associate(self) -> Association:
         entity = AE("CT1")
         entity.add_requested_context(CT, EXPLICIT)
-        self.peers.append(entity.associate("127.0.0.1", self.acceptor.port, ae_title="OVERREAD"))
+        self.peers.append(entity.associate("127.0.0.1", self.listener.port, ae_title="OVERREAD"))
         return self.peers[-1]
 
 
@@ -77,20 +81,21 @@ class Gate:
 def gate(tmp_path: Path) -> Iterator[Callable[..., Gate]]:
     open_gates: list[Gate] = []
 
-    def start(most: int = 10) -> Gate:
+    def start(most: int = 10, **row: Any) -> Gate:
         books, events = Books(), list[Event]()
-        admission = Admission([("*", "127.0.0.0/8")], "OVERREAD", most, lambda: True)
+        admission = Admission([Row("*", "127.0.0.0/8", **row)], "OVERREAD", most, lambda: True)
         crew = Crew(SIZE, carry, (tmp_path / "spool",), admission=admission, clerk=books, herald=events.append)
-        acceptor = Acceptor("127.0.0.1", 0, crew.take)
-        acceptor.start()
+        intake = _intake(tmp_path / "spool", books.receipts.append, events.append)
+        listener = Listener(DOOR, admission, intake, events.append, crew=crew)
+        listener.start()
         crew.start()
-        open_gates.append(Gate(crew, acceptor, books, events))
+        open_gates.append(Gate(crew, listener, books, events))
         return open_gates[-1]
 
     yield start
     for made in open_gates:
         wires = [peer.dul.socket.socket for peer in made.peers if peer.dul.socket]
-        made.acceptor.stop()
+        made.listener.stop()
         made.crew.stop()
         for peer in made.peers:
             if peer.ident is not None:
@@ -120,14 +125,32 @@ def test_associations_are_spread_and_what_each_stores_is_told(gate, store, ct_by
     assert until(lambda: _serving(made.crew) == [0, 0])
 
 
-def test_the_limit_on_associations_is_one_for_all(gate):
-    made = gate(most=3)
-    peers = [made.associate() for _ in range(4)]
-    assert [peer.is_established for peer in peers] == [True, True, True, False]
-    assert peers[3].is_rejected
+def test_the_limit_on_associations_is_one_for_all(gate, store, ct_bytes):
+    made = gate(most=3, max_associations=3)
+    peers = [made.associate() for _ in range(3)]
+    for peer, (uid, data) in zip(peers, ct_bytes, strict=False):  # whoever has stored something may be idle for longer
+        assert store(peer, data, uid) == 0x0000
+    assert all(peer.is_established for peer in peers)
+    assert made.associate().is_rejected
     assert until(lambda: made.said(AssociationRefused) == 1)
     peers[0].release()
     assert until(lambda: made.associate().is_established)
+
+
+def test_one_that_is_idle_makes_way_wherever_it_is(gate):
+    made = gate(most=3, max_associations=3)
+    peers = [made.associate() for _ in range(3)]
+    time.sleep(0.6)
+    assert made.associate().is_established
+    assert until(lambda: sum(peer.is_established for peer in peers) == 2)
+
+
+def test_bytes_a_day_are_counted_for_all(gate, store, ct_bytes):
+    made = gate(max_bytes_per_day=len(ct_bytes[0][1]) + 1)
+    first, second = made.associate(), made.associate()
+    assert store(first, ct_bytes[0][1], ct_bytes[0][0]) == 0x0000
+    assert store(second, ct_bytes[1][1], ct_bytes[1][0]) == 0x0000  # which is too much, and known a moment later
+    assert until(lambda: store(second, ct_bytes[2][1], ct_bytes[2][0]) == 0xA700)
 
 
 def test_one_that_is_killed_is_replaced_and_the_others_go_on(gate, store, ct_bytes):
@@ -157,7 +180,7 @@ def test_what_was_stored_is_told_before_the_end(gate, store, ct_bytes):
     peer = made.associate()
     for uid, data in ct_bytes[:5]:
         assert store(peer, data, uid) == 0x0000
-    made.acceptor.stop()
+    made.listener.stop()
     made.crew.stop()
     assert len(made.books.receipts) == 5
     assert until(lambda: peer.is_aborted)

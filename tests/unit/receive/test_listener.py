@@ -30,7 +30,8 @@ from overread.domain.events import (
     Trouble,
 )
 from overread.domain.study import Instance
-from overread.receive.listener import presentation_contexts
+from overread.receive import seats
+from overread.receive.associations import presentation_contexts
 from overread.spool.files import dataset_digest
 from overread.spool.header import read_file
 
@@ -119,7 +120,10 @@ def test_who_may_not_come_in_is_rejected_with_the_reason(
     assert home.listener.associations == 0
 
 
-def test_one_more_than_the_limit_is_rejected_until_one_leaves(house: Callable[..., House], call: Call) -> None:
+def test_one_more_than_the_limit_is_rejected_until_one_leaves(
+    house: Callable[..., House], call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seats, "IDLE_NEWCOMER_S", 30.0)
     home = house(max_associations=2)
     first, second = call(home), call(home)
     third = call(home)
@@ -134,7 +138,10 @@ def test_one_more_than_the_limit_is_rejected_until_one_leaves(house: Callable[..
     assert len(home.said(AssociationOpened)) == 3
 
 
-def test_many_who_call_at_once_do_not_exceed_the_limit(house: Callable[..., House], call: Call) -> None:
+def test_many_who_call_at_once_do_not_exceed_the_limit(
+    house: Callable[..., House], call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seats, "IDLE_NEWCOMER_S", 30.0)
     home = house(max_associations=3)
     made: list[Association] = []
     threads = [threading.Thread(target=lambda: made.append(call(home))) for _ in range(12)]
@@ -271,13 +278,9 @@ def test_stopping_ends_what_is_open(house: Callable[..., House], call: Call) -> 
 
 
 def test_a_port_that_is_taken_is_told(house: Callable[..., House]) -> None:
-    from dataclasses import replace
-
-    home, second = house(), house()
-    second.listener.stop()
-    second.listener._door = replace(second.listener._door, port=home.listener.port)
+    home = house()
     with pytest.raises(OSError, match="in use"):
-        second.listener.start()
+        house(port=home.listener.port)
 
 
 def test_several_associations_store_at_once(

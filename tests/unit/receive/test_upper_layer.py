@@ -268,8 +268,7 @@ def test_a_pynetdicom_that_moved_is_used_as_it_comes(
     assert "dul.a_name_of_tomorrow" in caplog.text
     hold(home, [raw.request(CONTEXTS), raw.store_pdus(3, *ct_bytes[0]), RELEASE])
     assert kept(home) == dict(ct_bytes[:1])
-    assert home.listener._server is not None
-    assert home.listener._server.fitting.layers == STOCK
+    assert home.listener.here.server.fitting.layers == STOCK
 
 
 def test_nagle_is_off_and_the_socket_reads_largely(house: Callable[..., House]) -> None:
@@ -277,8 +276,7 @@ def test_nagle_is_off_and_the_socket_reads_largely(house: Callable[..., House]) 
     wire = Wire(home.listener.port)
     wire.send(raw.request(CONTEXTS))
     wire.pdu()
-    assert home.listener._server is not None
-    (open_one,) = home.listener._server.active_associations
+    (open_one,) = home.listener.here.server.active_associations
     assert isinstance(open_one.dul.socket, WireSocket)
     assert open_one.dul.socket.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     wire.close()

@@ -157,6 +157,8 @@ class WaitingDUL(DULServiceProvider):  # type: ignore[misc]
             self.state_machine.do_action(event)
 
     def _wait(self) -> None:
+        if self.socket is not None and getattr(self.socket, "holds_back", False):
+            return
         poll = select.poll()
         poll.register(self._bell, select.POLLIN)
         wire = self.socket.socket if self.socket is not None else None

@@ -8,9 +8,7 @@ PDU, and believes any length that a PDU announces.
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
-import ssl
 import struct
 
 from pynetdicom.transport import AssociationSocket
@@ -19,7 +17,7 @@ from overread.receive.upper_layer.pdata import HEADER_BYTES, P_DATA_TF
 
 QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 BUFFER_BYTES = 1 << 18
-LONGEST_OTHER_PDU_BYTES = 1 << 20
+LONGEST_OTHER_PDU_BYTES = 1 << 18
 
 
 class WireSocket(AssociationSocket):  # type: ignore[misc]
@@ -42,9 +40,20 @@ class WireSocket(AssociationSocket):  # type: ignore[misc]
         self.longest_pdu_bytes, self.streaming, self.inside = longest_pdu_bytes, streaming, False
         self._buffer, self._start, self._end, self.over = bytearray(BUFFER_BYTES), 0, 0, False
         patience = struct.pack("ll", int(stall_s), int(stall_s % 1 * 1e6))
+        self.socket.setblocking(True)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, patience)
+
+    def put_back(self, read: bytes) -> None:
+        """What was read from the socket before it was one of these."""
+        self._buffer[: len(read)] = read
+        self._end = len(read)
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether something has come that nothing on the descriptor tells of."""
+        return False
 
     @property
     def ready(self) -> bool:
@@ -71,7 +80,7 @@ class WireSocket(AssociationSocket):  # type: ignore[misc]
             self._make_room()
         try:
             count = self._read_once(memoryview(self._buffer)[self._end :], wait)
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except BlockingIOError:
             self.over |= wait  # a stall past the socket's time-out ends like a broken connection
             return
         except OSError:
@@ -83,14 +92,7 @@ class WireSocket(AssociationSocket):  # type: ignore[misc]
                 self.socket.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
 
     def _read_once(self, room: memoryview, wait: bool) -> int:
-        if not isinstance(self.socket, ssl.SSLSocket):
-            return int(self.socket.recv_into(room, 0, 0 if wait else socket.MSG_DONTWAIT))
-        if not wait and not self.socket.pending():
-            poll = select.poll()  # select() cannot see descriptors above 1,023
-            poll.register(self.socket, select.POLLIN)
-            if not poll.poll(0):
-                raise BlockingIOError
-        return self.socket.recv_into(room)
+        return int(self.socket.recv_into(room, 0, 0 if wait else socket.MSG_DONTWAIT))
 
     def recv(self, nr_bytes: int) -> bytearray:
         """Exactly ``nr_bytes``; fewer when the peer went away, stalled past the time-out, or announced too much."""
