@@ -20,6 +20,8 @@ METHODS: dict[tuple[type, str], tuple[str, ...]] = {
     (RequestHandler, "_create_association"): (),
     (RequestHandler, "handle"): (),
     (AssociationServer, "handle_error"): ("request", "client_address"),
+    (AssociationServer, "process_request"): ("request", "client_address"),
+    (AssociationServer, "service_actions"): (),
     (AssociationSocket, "recv"): ("nr_bytes",),
     (AssociationSocket, "send"): ("bytestream",),
     (AssociationSocket, "close"): (),
