@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlmodel import SQLModel, col, select
 
 from overread.console.words import explain
+from overread.domain.called import CalledAE, errand
 from overread.domain.errors import ConfigError, Refused, Unreachable
 from overread.domain.job import Job, JobEvent, JobState
 from overread.domain.result import DeliveryState, Result
@@ -902,3 +903,44 @@ def test_a_study_that_grew_since_it_was_looked_at_is_not_purged(
     assert views.purge(ledger, STUDY, 50.0, 80.0) is None
     assert len(arrivals.known_paths(ledger)) == 2
     assert views.purge(ledger, "9.9", 50.0, 80.0) is None
+
+
+# ---------------------------------------------------------------------------------------------- called AE titles
+
+SERVED = {"STAT": CalledAE("STAT", "STAT", "head")}
+
+
+def came_to(called_ae: str, headers: Sequence[Instance], at: float) -> list[Arrival]:
+    return [replace(a, instance=replace(a.instance, called_ae=called_ae)) for a in came(headers, at)]
+
+
+def test_a_study_remembers_every_title_it_was_sent_to(ledger: Ledger, ct_headers: Headers) -> None:
+    """Duplicates included, also when it is complete: to send it again to an urgent title is a way to say so."""
+    arrivals.record(ledger, came_to("OVERREAD", ct_headers(2), 1.0))
+    finish(ledger)
+    assert arrivals.unrouted(ledger)[0].called_aes == ("OVERREAD",)
+    assert arrivals.record(ledger, came_to("STAT", ct_headers(1), 2.0)).duplicates == 1
+    assert study(ledger).state == "COMPLETE"
+    assert arrivals.unrouted(ledger)[0].called_aes == ("OVERREAD", "STAT")
+
+
+def test_a_job_carries_the_urgency_of_its_study_and_is_claimed_first(ledger: Ledger, routed: Callable) -> None:
+    usual = replace(plan_of(model="usual"), called_aes="OVERREAD")
+    urgent = replace(plan_of(model="urgent", priority=2000), called_aes="STAT", urgency="STAT", hint="head")
+    routed(usual, urgent)
+    job = claimed(ledger)
+    assert (job.model, job.urgency, job.hint) == ("urgent", "STAT", "head")
+    assert claimed(ledger).model == "usual"
+    assert "    priority STAT, hint head" in list(explain(told(ledger)))
+
+
+def test_waiting_jobs_move_ahead_when_their_study_is_sent_to_an_urgent_title(
+    ledger: Ledger, routed: Callable, ct_headers: Headers
+) -> None:
+    routed(plan_of(model="first", priority=5), plan_of(model="second", priority=7))
+    assert claimed(ledger).model == "second"
+    arrivals.record(ledger, came_to("STAT", ct_headers(1), 2.0))
+    assert jobs.reorder(ledger, lambda titles: errand(titles, SERVED)) == 1
+    assert jobs.reorder(ledger, lambda titles: errand(titles, SERVED)) == 0
+    job = claimed(ledger)
+    assert (job.model, job.priority, job.urgency, job.hint) == ("first", 2005, "STAT", "head")

@@ -37,6 +37,48 @@ def everything(folder: Path) -> dict[Path, bytes]:
 # --------------------------------------------------------------------------------------------------------- settings
 
 
+def test_who_may_call_is_said_in_words(desk: Make) -> None:
+    """With limits, titles and what a certificate must carry; a model that is not installed is wrong."""
+    text = """
+[[receive.allow]]
+ae_title = "CT1"
+network = "10.1.0.0/16"
+called_ae = "STAT"
+certificate = "{ae_title}.example.org"
+max_per_minute = 30
+max_gb_per_day = 50
+[[receive.allow]]
+network = "127.0.0.0/8"
+[[receive.called]]
+ae_title = "STAT"
+priority = "STAT"
+models = ["lungs"]
+[receive.tls]
+port = 2762
+certificate = "server.pem"
+key = "server.key"
+client_certificates = "required"
+client_ca = "ca.pem"
+"""
+    lines = list(check(desk(text).settings))
+    assert [line.said for line in about(lines, "  may call")] == [
+        "CT1 from 10.1.0.0/16 to STAT, with a certificate for {ae_title}.example.org; "
+        "at most 20 associations, 30 a minute, 50 GB a day",
+        "any AE title from 127.0.0.0/8; at most 20 associations for each address",
+    ]
+    assert [(line.said, line.wrong) for line in about(lines, "  is called")] == [
+        ("OVERREAD: priority ROUTINE", False),
+        ("STAT is for the model lungs, which is not installed; installed are none", True),
+    ]
+    (tls,) = about(lines, "tls")
+    assert tls.wrong and "receive.tls.certificate: cannot read" in tls.said
+
+
+def test_nobody_who_may_call_is_wrong(desk: Make) -> None:
+    (line,) = about(list(check(desk("[receive]\nallow = []\n").settings)), "receive")
+    assert line.wrong and "nobody may call" in line.said
+
+
 def test_acknowledging_what_is_not_durable_is_wrong(desk: Make) -> None:
     made = desk('[receive]\ndurability = "none"\n')
     (line,) = about(list(check(made.settings)), "receive.durability")

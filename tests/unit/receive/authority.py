@@ -42,15 +42,16 @@ class Authority:
         self.certificate.write_bytes(builder.sign(self._key, hashes.SHA256()).public_bytes(PEM))
 
     def issue(self, name: str, *, file: str = "", **how: Any) -> Identity:
-        """A certificate for ``name``: ``begins`` and ``ends``, ``usage``, ``dns`` names, an ``rsa`` key of so many bits,
-        a ``password`` for the key."""
+        """A certificate for ``name``: ``begins`` and ``ends``, ``usage``, ``dns`` names, an ``rsa`` key of so many
+        bits, a ``password`` for the key."""
         bits = how.get("rsa")
         key = rsa.generate_private_key(65537, bits) if bits else ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         builder = self._builder(subject, key, begins=how.get("begins", -1), ends=how.get("ends", 90))
         builder = builder.add_extension(x509.ExtendedKeyUsage([how.get("usage", CLIENT)]), critical=False)
         if names := how.get("dns", ()):
-            builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(n) for n in names]), critical=False)
+            others = x509.SubjectAlternativeName([x509.DNSName(n) for n in names])
+            builder = builder.add_extension(others, critical=False)
         certificate = builder.sign(self._key, hashes.SHA256())
         stem = self.folder / (file or name)
         found = Identity(stem.with_suffix(".pem"), stem.with_suffix(".key"), certificate.serial_number)

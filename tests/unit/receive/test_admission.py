@@ -75,7 +75,8 @@ def test_whether_only_this_machine_may_call(allow: list, only: bool) -> None:
 def test_what_is_asked_and_answered_can_go_to_another_process() -> None:
     """Small values and nothing else, so that several listeners can have one admission."""
     said = door(Row("CT1", "10.0.0.0/8"))
-    for value in (knock := Knock("CT1", "A", "10.0.0.1", ("ct1",)), said.enter(knock), said.enter(Knock("X", "A", "::1"))):
+    knock = Knock("CT1", "A", "10.0.0.1", ("ct1",))
+    for value in (knock, said.enter(knock), said.enter(Knock("X", "A", "::1"))):
         assert pickle.loads(pickle.dumps(value)) == value
 
 

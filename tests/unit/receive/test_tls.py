@@ -96,9 +96,18 @@ def refused(house: House, context: ssl.SSLContext) -> str:
 
 
 @pytest.mark.parametrize("profile", ["bcp195", "bcp195-modified"])
-@pytest.mark.parametrize(("version", "taken"), [("TLSv1", False), ("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)])
+@pytest.mark.parametrize(
+    ("version", "taken"), [("TLSv1", False), ("TLSv1_1", False), ("TLSv1_2", True), ("TLSv1_3", True)]
+)
 def test_versions(
-    house: Callable[..., House], ours: Authority, terms: Terms, ct1: Identity, *, version: str, taken: bool, profile: str
+    house: Callable[..., House],
+    ours: Authority,
+    terms: Terms,
+    ct1: Identity,
+    *,
+    version: str,
+    profile: str,
+    taken: bool,
 ) -> None:
     home = house(terms=replace(terms, profile=profile))
     context = client(ours, ct1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from overread.domain.called import PRIORITIES, CalledAE, Errand, errand
 from overread.domain.card import Accepts, Card, Label
 from overread.domain.codes import Code
 from overread.domain.events import Event, JobMoved, StudyRouted
@@ -210,3 +211,47 @@ def test_growth_that_the_model_does_not_read_changes_nothing(ledger: Ledger, ct_
     told = views.story(ledger, own[0].study_uid)
     assert told is not None
     assert [(j.row.revision, j.row.state) for j in told.jobs] == [(1, "SCHEDULED")]
+
+
+# ---------------------------------------------------------------------------------------------- called AE titles
+
+SERVED = {
+    "OVERREAD": CalledAE("OVERREAD"),
+    "STAT": CalledAE("STAT", "STAT", "head"),
+    "LUNGS": CalledAE("LUNGS", "LOW", "chest", ("lungs",)),
+    "LIVER": CalledAE("LIVER", "LOW", "", ("liver",)),
+}
+
+
+@pytest.mark.parametrize(
+    ("called", "priority", "hint", "models"),
+    [
+        ((), "ROUTINE", "", None),
+        (("OVERREAD",), "ROUTINE", "", None),
+        (("WHOEVER",), "ROUTINE", "", None),
+        (("STAT",), "STAT", "head", None),
+        (("OVERREAD", "STAT"), "STAT", "head", None),
+        (("LUNGS",), "LOW", "chest", {"lungs"}),
+        (("LIVER", "LUNGS"), "LOW", "chest", {"lungs", "liver"}),
+        (("LUNGS", "STAT"), "STAT", "chest\\head", None),
+    ],
+)
+def test_what_the_called_titles_come_to(called: tuple, priority: str, hint: str, models: set | None) -> None:
+    """The most urgent counts, and what any of them lets read may be read."""
+    assert errand(called, SERVED) == Errand(priority, hint, None if models is None else frozenset(models))
+
+
+def test_urgency_goes_before_what_a_card_wishes() -> None:
+    """A card's priority decides between jobs of the same urgency, however large it is."""
+    ranks = [Errand(p).rank(of_card) for p in reversed(PRIORITIES) for of_card in (-10**6, -1, 0, 1, 10**6)]
+    assert ranks == sorted(set(ranks))
+    assert Errand().rank(7) == 7
+
+
+def test_a_study_sent_to_the_title_of_some_models_is_read_by_those(ct_headers: Headers) -> None:
+    study = group("1.2", 1, ct_headers(20), ("LUNGS",))
+    decisions, (plan,) = route(study, [card("liver"), card("lungs")], errand(study.called_aes, SERVED))
+    assert (plan.model, plan.priority, plan.urgency, plan.hint, plan.called_aes) == (
+        "lungs", -2000, "LOW", "chest", "LUNGS",
+    )  # fmt: skip
+    assert decisions[0].reason == "the study was sent to LUNGS, for other models"

@@ -9,6 +9,8 @@ import pytest
 from overread.domain.errors import ConfigError
 from overread.settings import Caller, Deliver, Settings, read_settings
 
+CALLED = "[[receive.called]]\nae_title = 'STAT'\n"
+TLS = "[receive.tls]\nport = 2762\ncertificate = 'c.pem'\nkey = 'k.pem'\n"
 PACS = '[[deliver]]\nname = "pacs"\nae_title = "PACS"\nhost = "10.0.0.5"\n'
 
 
@@ -92,6 +94,20 @@ def test_retention_and_the_listener_have_limits_of_their_own(tmp_path: Path) -> 
         ("[[receive.allow]]\nae_title = 'SEVENTEEN_LETTERS'\n", "receive.allow: ae_title 'SEVENTEEN_LETTERS' is no"),
         ("[[receive.allow]]\nnetwork = '10.0.0.5/8'\n", "receive.allow network '10.0.0.5/8': 10.0.0.5/8 has host bits"),
         ("[[receive.allow]]\nnetwork = 'ct1'\n", "receive.allow network 'ct1': "),
+        ("[[receive.allow]]\ncertificate = 'ct1'\n", "receive.allow *: a certificate is wanted, but nobody is asked"),
+        ("[[receive.allow]]\ncalled_ae = 'STAT'\n", "receive.allow called_ae 'STAT' is not served (served: OVERREAD)"),
+        ("[[receive.allow]]\nmax_per_minute = -1\n", "receive.allow *.max_per_minute is -1; it must lie between 0"),
+        ("[[receive.called]]\npriority = 'STAT'\n", "receive.called[0] needs the key 'ae_title'"),
+        (CALLED + "priority = 'NOW'\n", "receive.called STAT: priority is 'NOW'; it can be STAT or HIGH or ROUTINE"),
+        (CALLED + "hint = 'two words'\n", "receive.called STAT: hint 'two words' must be one word"),
+        (CALLED + CALLED, "receive.called names 'STAT' twice"),
+        ("[receive.tls]\nport = 2762\n", "receive.tls.port is set, so receive.tls.certificate must name a PEM file"),
+        (TLS + "client_certificates = 'required'\n", "receive.tls.port is set, so receive.tls.client_ca must name"),
+        (TLS + "client_certificates = 'maybe'\n", "receive.tls.client_certificates is 'maybe'; it can be none or"),
+        (TLS + "crl = 'x'\n", "receive.tls.crl is for client certificates"),
+        (TLS + "profile = 'ssl3'\n", "receive.tls.profile is 'ssl3'; it can be bcp195 or bcp195-modified"),
+        (TLS + "handshake_timeout_s = 0\n", "receive.tls.handshake_timeout_s is 0.0; it must lie between 0.1"),
+        ("[receive]\nmax_connections = 0\n", "receive.max_connections is 0; it must lie between 1"),
         ("[receive]\nport = 70000\n", "a port is 70000; it must lie between 0 and 65535"),
         ("[observe]\nwork_port = -1\n", "a port is -1; it must lie between 0 and 65535"),
         ("[receive]\nmax_pdu_bytes = 0\n", "receive.max_pdu_bytes is 0; it must lie between 4096"),
@@ -134,3 +150,8 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read the settings file .*none\.toml: No such file"):
         read_settings(tmp_path / "none.toml")
+
+
+def test_files_of_tls_are_relative_to_the_settings(tmp_path: Path) -> None:
+    tls = read(tmp_path, TLS).receive.tls
+    assert (tls.certificate, tls.key, tls.client_ca) == (str(tmp_path / "c.pem"), str(tmp_path / "k.pem"), "")
