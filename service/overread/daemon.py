@@ -129,12 +129,14 @@ def _listen(settings: Settings) -> Callable[[], None]:
     admission = wiring.admission(settings, store)
     intake = Intake(store, wiring.quarantine(settings), admission.has_room, clerk.add, herald)
     door = Door(r.ae_title, r.host, r.port, r.max_pdu_bytes, r.acse_timeout_s, r.dimse_timeout_s, r.network_timeout_s)
-    listener = Listener(door, admission, intake, herald, FAST if r.layers else STOCK)
+    commitment = wiring.commitment(settings, herald)
+    listener = Listener(door, admission, intake, herald, FAST if r.layers else STOCK, commitment=commitment)
     try:
         listener.start()
     except OSError as error:
         raise ConfigError(f"cannot listen on {r.host} port {r.port}: {error.strerror}; is it in use?") from None
     clerk.start()
+    commitment.start()
     reach = "this machine only (the default; see [[receive.allow]])" if admission.only_loopback() else "the allow-list"
     _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, listener.port, reach)
     if r.durability == "none":
@@ -146,6 +148,7 @@ def _listen(settings: Settings) -> Callable[[], None]:
 
     def stop() -> None:
         listener.stop()
+        commitment.stop()
         clerk.stop()
         health.stop()
 
@@ -156,11 +159,24 @@ def _clerk(connection: Connection, settings: Settings) -> None:
     """What runs in the listener's second process."""
     from overread.observe.logs import install
     from overread.receive.clerk import Line, serve
+    from overread.receive.commitment.judge import Judge
     from overread.receive.index import Indexer
 
     install(settings.observe.log, settings.observe.level, "clerk")
-    line = Line(connection)
-    serve(line, Indexer(wiring.spool(settings), lambda: wiring.ledger(settings), line.say))
+    line, store = Line(connection), wiring.spool(settings)
+    indexer = Indexer(store, lambda: wiring.ledger(settings), line.say)
+    keep_s = settings.receive.commitment.days * 86400
+    judge = Judge(
+        wiring.docket(settings),
+        store,
+        lambda: wiring.ledger(settings),
+        behind=indexer.check,
+        keep_s=keep_s,
+        herald=line.say,
+    )
+    judge.start()
+    serve(line, indexer)
+    judge.stop()
 
 
 def _watch(settings: Settings) -> Callable[[], None]:

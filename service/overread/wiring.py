@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from overread.ledger import Ledger
     from overread.observe.metrics import Metrics
     from overread.receive.admission import Admission
+    from overread.receive.commitment.docket import Docket
+    from overread.receive.commitment.service import Commitment
     from overread.schedule.clock import Clock
     from overread.spool import Spool
     from overread.spool.quarantine import Quarantine
@@ -64,6 +66,25 @@ def admission(settings: Settings, store: Spool) -> Admission:
     called = r.ae_title if r.require_called_ae else None
     allow = [(a.ae_title, a.network) for a in r.allow]
     return Admission(allow, called, r.max_associations, room_left(settings, store))
+
+
+def docket(settings: Settings) -> Docket:
+    """Requests for storage commitment that are open, in the spool."""
+    from overread.receive.commitment.docket import Docket
+
+    return Docket(settings.data_path / "spool" / "commitment")
+
+
+def commitment(settings: Settings, herald: Herald) -> Commitment:
+    """The listener's part of storage commitment."""
+    from overread.receive.commitment.reporter import Patience, Reporter
+    from overread.receive.commitment.service import Commitment
+
+    r, c, cases = settings.receive, settings.receive.commitment, docket(settings)
+    peers = {p.ae_title: Peer(p.ae_title, p.host, p.port) for p in c.peers}
+    patience = Patience(c.timeout_s, c.first_retry_s, c.give_up_after_h * 3600)
+    reporter = Reporter(cases, peers, r.ae_title, patience, herald)
+    return Commitment(cases, reporter, r.limits.commitment_instances, herald)
 
 
 def ledger(settings: Settings) -> Ledger:

@@ -84,6 +84,8 @@ def _level(event: events.Event) -> int:
             return logging.WARNING
         case events.JobMoved(after=JobState.FAILED):
             return logging.WARNING
+        case events.CommitmentReported(outcome="unreachable" | "unanswered" | "refused" | "gave-up" | "nowhere"):
+            return logging.WARNING
         case events.DeliveryTried(outcome="unreachable" | "rejected" | "unproven"):
             return logging.WARNING
     return logging.INFO

@@ -11,10 +11,23 @@ from overread.domain.errors import ConfigError
 from overread.settings import deliver, receive, service
 from overread.settings.deliver import Deliver
 from overread.settings.reading import build
-from overread.settings.receive import Caller, Receive
+from overread.settings.receive import Caller, Commitment, CommitmentPeer, Limits, Receive
 from overread.settings.service import Assemble, Observe, Retain, Schedule
 
-__all__ = ["Assemble", "Caller", "Deliver", "Observe", "Receive", "Retain", "Schedule", "Settings", "read_settings"]
+__all__ = [
+    "Assemble",
+    "Caller",
+    "Commitment",
+    "CommitmentPeer",
+    "Deliver",
+    "Limits",
+    "Observe",
+    "Receive",
+    "Retain",
+    "Schedule",
+    "Settings",
+    "read_settings",
+]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from overread.domain.errors import ConfigError
 from overread.settings.limits import ae_title, at_least, choice, within
@@ -16,6 +16,16 @@ _LEAST = {
     "network_timeout_s": 0.1,
     "min_free_mb": 0,
 }
+_LEAST_LIMITS: dict[str, float] = {
+    "instance_mb": 1,
+    "message_mb": 1,
+    "elements": 1000,
+    "depth": 8,
+    "frame_mb": 1,
+    "inflated_mb": 1,
+    "inflated_ratio": 10,
+    "commitment_instances": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,40 @@ class Caller:
 
     ae_title: str = "*"
     network: str = "127.0.0.0/8"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one sender may ask of us, however hostile: MB, counts, and inflated bytes for each deflated one."""
+
+    instance_mb: int = 8192
+    message_mb: int = 16
+    elements: int = 10_000_000
+    depth: int = 64
+    frame_mb: int = 1024
+    inflated_mb: int = 1024
+    inflated_ratio: int = 500
+    commitment_instances: int = 10_000
+
+
+@dataclass(frozen=True)
+class CommitmentPeer:
+    """Where a modality listens for the outcome of its storage commitment."""
+
+    ae_title: str
+    host: str
+    port: int = 104
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """Storage commitment: for how many days it is promised, and how its outcome is told (seconds, hours)."""
+
+    days: float = 7.0
+    timeout_s: float = 30.0
+    first_retry_s: float = 5.0
+    give_up_after_h: float = 24.0
+    peers: tuple[CommitmentPeer, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +91,8 @@ class Receive:
     min_free_mb: int = 1024
     durability: str = "full"
     layers: bool = True
+    limits: Limits = field(default_factory=Limits)
+    commitment: Commitment = field(default_factory=Commitment)
 
 
 def check(r: Receive, source: str) -> None:
@@ -55,9 +101,24 @@ def check(r: Receive, source: str) -> None:
     choice(r.durability, ("full", "none"), "receive.durability", source)
     within(r.port, 0, 65535, source, "a port")
     at_least(r, _LEAST, source, "receive")
+    at_least(r.limits, _LEAST_LIMITS, source, "receive.limits")
+    _check_commitment(r.commitment, source)
     for caller in r.allow:
         ae_title(caller.ae_title, source, "receive.allow: ae_title")
         try:
             ipaddress.ip_network(caller.network)
         except ValueError as error:
             raise ConfigError(f"{source}: receive.allow network {caller.network!r}: {error}") from None
+
+
+def _check_commitment(c: Commitment, source: str) -> None:
+    least = {"days": 0, "timeout_s": 0.1, "first_retry_s": 0.1, "give_up_after_h": 0}
+    at_least(c, least, source, "receive.commitment")
+    titles = [peer.ae_title for peer in c.peers]
+    for peer in c.peers:
+        ae_title(peer.ae_title, source, "receive.commitment.peers: ae_title")
+        within(peer.port, 1, 65535, source, f"receive.commitment.peers {peer.ae_title!r}: port")
+        if not peer.host:
+            raise ConfigError(f"{source}: receive.commitment.peers {peer.ae_title!r} needs a host")
+        if titles.count(peer.ae_title) > 1:
+            raise ConfigError(f"{source}: two receive.commitment.peers share the ae_title {peer.ae_title!r}")

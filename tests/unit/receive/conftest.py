@@ -84,7 +84,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         quarantine = Quarantine(spool.root / "quarantine")
         made.quarantine = quarantine
         intake = Intake(spool, quarantine, admission.has_room, keep, made.events.append)
-        made.listener = Listener(door, admission, intake, made.events.append, options.get("layers", FAST))
+        layers, commitment = options.get("layers", FAST), options.get("commitment")
+        made.listener = Listener(door, admission, intake, made.events.append, layers, commitment=commitment)
         made.listener.start()
         running.append(made)
         return made
