@@ -14,6 +14,7 @@ from overread import __version__
 from overread.deliver.dimse import FIND_SOP_CLASS, NATIVE_TRANSFER_SYNTAXES
 from overread.encode import ENCODERS, encoders
 from overread.receive import admission
+from overread.receive.commitment import judge, request
 from overread.receive.intake import CANNOT_UNDERSTAND, MISMATCH, OUT_OF_RESOURCES, SUCCESS
 from overread.receive.listener import presentation_contexts
 from overread.settings import Receive
@@ -24,6 +25,22 @@ STATUSES = {
     OUT_OF_RESOURCES: "the spool has passed its high-water mark, or the disk does not take it; try again later",
     MISMATCH: "SOP Class UID or SOP Instance UID of data set and command differ",
     CANNOT_UNDERSTAND: "the data set is truncated or cannot be read, or lacks a UID; its bytes are kept in quarantine",
+}
+ACTION_STATUSES = {
+    request.SUCCESS: "the request has been synced to disk; its outcome follows",
+    request.PROCESSING_FAILURE: "an error within overread",
+    request.NO_SUCH_INSTANCE: "another SOP Instance than the well-known one was addressed",
+    request.INVALID_VALUE: "a UID is empty or not valid, the sequence is empty, or an instance has two SOP Classes",
+    request.MISSING_ATTRIBUTE: "Transaction UID, Referenced SOP Sequence or an attribute of its items is missing",
+    request.NO_SUCH_ACTION: "another Action Type than 1",
+    request.MISTYPED: "the Action Information cannot be read",
+    request.RESOURCE_LIMITATION: "too many instances, too many open requests, or the disk does not take it",
+}
+FAILURE_REASONS = {
+    request.PROCESSING_FAILURE: "the instance is known, and its bytes are missing, damaged or cannot be synced",
+    request.NO_SUCH_INSTANCE: "the instance is not known, was refused, or its images were removed by retention",
+    judge.CLASS_INSTANCE_CONFLICT: "the instance is of another SOP Class",
+    judge.DUPLICATE_TRANSACTION: "the Transaction UID was used by the same AE for other instances",
 }
 REFUSALS = {
     admission.ADDRESS: "the caller's network address is not on the allow-list",
@@ -42,6 +59,7 @@ def statement() -> Iterator[str]:
     yield ""
     yield from _overview()
     yield from _scp()
+    yield from _commitment()
     yield from _scu()
     yield from _results()
     yield from _rest()
@@ -60,6 +78,7 @@ def _overview() -> Iterator[str]:
 |---|---|---|
 | Verification | yes (`overread check`) | yes |
 | Storage | yes: results | yes: images and anything else that is stored |
+| Storage Commitment Push Model | no | yes |
 | Query/Retrieve, Study Root FIND | yes: proof of delivery | no |
 
 Implementation Class UID `{IMPLEMENTATION_CLASS_UID}`.
@@ -70,7 +89,7 @@ Implementation Version Name `{IMPLEMENTATION_VERSION}`.
 def _scp() -> Iterator[str]:
     limits = Receive()
     contexts = presentation_contexts()
-    yield from f"""## 2 As acceptor of associations (Verification and Storage SCP)
+    yield from f"""## 2 As acceptor of associations (Verification, Storage and Storage Commitment SCP)
 
 - Defaults: AE title `{limits.ae_title}`, port {limits.port}, maximum PDU {limits.max_pdu_bytes} bytes,
   {limits.max_associations} associations at once. No asynchronous operations, no user identity.
@@ -83,10 +102,38 @@ def _scp() -> Iterator[str]:
     yield from ("", "| C-STORE status | meaning |", "|---|---|")
     yield from (f"| 0x{status:04X} | {meaning} |" for status, meaning in STATUSES.items())
     yield from ("", "Transfer syntaxes, for every storage SOP Class below:", "")
-    syntaxes = sorted({str(s) for cx in contexts[1:] for s in cx.transfer_syntax})
+    syntaxes = sorted({str(s) for cx in contexts[1:-1] for s in cx.transfer_syntax})
     yield from (f"- {UID(uid).name} `{uid}`" for uid in syntaxes)
     yield from ("", "| SOP Class | UID |", "|---|---|")
     yield from (f"| {cx.abstract_syntax.name} | `{cx.abstract_syntax}` |" for cx in contexts)
+    yield ""
+
+
+def _commitment() -> Iterator[str]:
+    c, limits = Receive().commitment, Receive().limits
+    yield from f"""### Storage Commitment Push Model (PS3.4 Annex J)
+
+- **What is promised.** An instance is committed when the ledger has it under the SOP Class that is asked for, its bytes
+  are in the spool as the ledger knows them (read again, size and digest compared) and they have been synced to
+  disk. Of contents that came under one SOP Instance UID all must be there. What is only in quarantine is not
+  committed.
+- **For how long.** overread reads images, it is no archive. The whole study of a committed instance is kept for at
+  least {c.days:g} days after the verdict (`receive.commitment.days`); neither age nor want of room removes it earlier.
+- N-ACTION is answered with 0x0000 once the request would survive a power cut; the outcome follows by
+  N-EVENT-REPORT, on the same association when that is open and the caller silent, else on a new one to the
+  address that `receive.commitment.peers` gives for the calling AE title, on which overread proposes the role of
+  SCP by role selection. Without such an address a caller that does not wait is not told.
+- A report that is not answered is sent again, for {c.give_up_after_h:g} hours. One that was answered is not, except after
+  a crash between answer and disk. The same request again is judged and reported again. No Retrieve AE Title is
+  given.
+- The caller's role may be negotiated (SCU) or left to the default. At most {limits.commitment_instances} instances
+  in one request.
+
+| N-ACTION status | meaning |
+|---|---|""".splitlines()
+    yield from (f"| 0x{status:04X} | {meaning} |" for status, meaning in ACTION_STATUSES.items())
+    yield from ("", "| Failure Reason | meaning |", "|---|---|")
+    yield from (f"| 0x{reason:04X} | {meaning} |" for reason, meaning in FAILURE_REASONS.items())
     yield ""
 
 
