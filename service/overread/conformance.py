@@ -118,13 +118,13 @@ def _commitment() -> Iterator[str]:
   disk. Of contents that came under one SOP Instance UID all must be there. What is only in quarantine is not
   committed.
 - **For how long.** overread reads images, it is no archive. The whole study of a committed instance is kept for at
-  least {c.days:g} days after the verdict (`receive.commitment.days`); neither age nor want of room removes it earlier.
+  least {c.days:g} days after the verdict (`receive.commitment.days`): neither age nor want of room takes it.
 - N-ACTION is answered with 0x0000 once the request would survive a power cut; the outcome follows by
   N-EVENT-REPORT, on the same association when that is open and the caller silent, else on a new one to the
   address that `receive.commitment.peers` gives for the calling AE title, on which overread proposes the role of
   SCP by role selection. Without such an address a caller that does not wait is not told.
-- A report that is not answered is sent again, for {c.give_up_after_h:g} hours. One that was answered is not, except after
-  a crash between answer and disk. The same request again is judged and reported again. No Retrieve AE Title is
+- A report that is not answered is sent again, for {c.give_up_after_h:g} hours. One that was answered is not, but for
+  a crash in between. The same request again is judged and reported again. No Retrieve AE Title is
   given.
 - The caller's role may be negotiated (SCU) or left to the default. At most {limits.commitment_instances} instances
   in one request.
