@@ -127,8 +127,10 @@ def _listen(settings: Settings) -> Callable[[], None]:
     metrics.watch_disk(store.root)
     clerk = Clerk(_clerk, (settings,), herald)
     admission = wiring.admission(settings, store)
-    intake = Intake(store, wiring.quarantine(settings), admission.has_room, clerk.add, herald)
-    door = Door(r.ae_title, r.host, r.port, r.max_pdu_bytes, r.acse_timeout_s, r.dimse_timeout_s, r.network_timeout_s)
+    limits = wiring.limits(settings)
+    intake = Intake(store, wiring.quarantine(settings), admission.has_room, clerk.add, herald, limits=limits)
+    timeouts = r.acse_timeout_s, r.dimse_timeout_s, r.network_timeout_s
+    door = Door(r.ae_title, r.host, r.port, r.max_pdu_bytes, *timeouts, r.limits.message_mb << 20)
     commitment = wiring.commitment(settings, herald)
     listener = Listener(door, admission, intake, herald, FAST if r.layers else STOCK, commitment=commitment)
     try:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from overread.receive.commitment.service import Commitment
     from overread.schedule.clock import Clock
     from overread.spool import Spool
+    from overread.spool.limits import Limits
     from overread.spool.quarantine import Quarantine
 
 _log = logging.getLogger("overread")
@@ -66,6 +67,21 @@ def admission(settings: Settings, store: Spool) -> Admission:
     called = r.ae_title if r.require_called_ae else None
     allow = [(a.ae_title, a.network) for a in r.allow]
     return Admission(allow, called, r.max_associations, room_left(settings, store))
+
+
+def limits(settings: Settings) -> Limits:
+    """What one data set may ask."""
+    from overread.spool.limits import Limits
+
+    at = settings.receive.limits
+    return Limits(
+        instance_bytes=at.instance_mb * MB,
+        elements=at.elements,
+        depth=at.depth,
+        frame_bytes=at.frame_mb * MB,
+        inflated_bytes=at.inflated_mb * MB,
+        inflated_ratio=at.inflated_ratio,
+    )
 
 
 def docket(settings: Settings) -> Docket:

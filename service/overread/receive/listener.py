@@ -20,6 +20,7 @@ from overread.receive.commitment.service import context as commitment_context
 from overread.receive.intake import Claim, Intake, Reception
 from overread.receive.upper_layer import FAST, Layers, Server
 from overread.receive.upper_layer.codec import StoreRequest
+from overread.receive.upper_layer.messages import Bounds
 from overread.receive.upper_layer.server import Fitting
 from overread.spool.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
@@ -38,6 +39,7 @@ class Door:
     acse_timeout_s: float
     dimse_timeout_s: float
     network_timeout_s: float
+    max_message_bytes: int = 16 << 20
 
 
 class Listener:
@@ -66,7 +68,8 @@ class Listener:
     def start(self) -> None:
         """Bind and serve in the background; raises OSError when the port is taken."""
         door = self._door
-        fitting = Fitting(self._begin, door.max_pdu_bytes, door.network_timeout_s, self._layers)
+        bounds = Bounds(2 * self._intake.limits.instance_bytes, door.max_message_bytes)
+        fitting = Fitting(self._begin, door.max_pdu_bytes, door.network_timeout_s, self._layers, bounds)
         handlers = [
             (evt.EVT_REQUESTED, self._on_request),
             (evt.EVT_ESTABLISHED, self._on_established),

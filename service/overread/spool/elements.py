@@ -81,7 +81,7 @@ def scan(
     one of the wanted comes twice, or when an element comes after the pixels that belongs before them.
     """
     found = Elements()
-    _Walk(read_at, size_bytes, encoding, wanted, found, limits).to_the_end()
+    _Walk(read_at, size_bytes, encoding, wanted, found, limits=limits).to_the_end()
     return found
 
 
@@ -115,6 +115,7 @@ class _Walk:
         encoding: Encoding,
         wanted: Mapping[int, int],
         found: Elements,
+        *,
         limits: Limits,
     ) -> None:
         self._read_at = read_at
@@ -229,7 +230,7 @@ class _Walk:
                 at = _past_delimiter(stack, inner, start, length)
             elif inside is not _Inside.ITEM:
                 raise Refused(f"{name(inner)} is out of place in {name(tag)}")
-            elif len(stack) > 2 * self._limits.depth:  # an item stands between two sequences
+            elif length == UNDEFINED and len(stack) >= 2 * self._limits.depth:  # each level is a sequence and an item
                 raise Refused(f"{name(tag)} nests more than {self._limits.depth} deep")
             elif length == UNDEFINED:
                 stack.append((self._inside(inner, vr), self._reader(vr, header)))

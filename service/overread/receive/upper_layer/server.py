@@ -13,7 +13,7 @@ from pynetdicom.transport import AssociationServer, RequestHandler
 
 from overread.receive.upper_layer.hooks import moved
 from overread.receive.upper_layer.layers import FAST, STOCK, Layers
-from overread.receive.upper_layer.messages import Begin, Messages
+from overread.receive.upper_layer.messages import Begin, Bounds, Messages
 from overread.receive.upper_layer.reactor import WaitingAssociation, WaitingDUL
 from overread.receive.upper_layer.reading import CuttingDUL, StructDIMSE, WaitingCuttingDUL
 from overread.receive.upper_layer.wire import WireSocket
@@ -30,6 +30,7 @@ class Fitting:
     longest_pdu_bytes: int
     stall_s: float
     layers: Layers = FAST
+    bounds: Bounds = Bounds()
 
 
 class SharedContexts(list[Any]):
@@ -101,7 +102,7 @@ def equip(association: Any, fitting: Fitting) -> None:
         association.equip_reactor()
         dul.equip_reactor()
     if layers.fragments:
-        messages = Messages(association, layers, fitting.begin)
+        messages = Messages(association, layers, fitting.begin, fitting.bounds)
         dul.equip_fragments(messages, fitting.longest_pdu_bytes + SLACK_BYTES)
 
 
