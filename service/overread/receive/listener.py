@@ -39,7 +39,7 @@ class Door:
     acse_timeout_s: float
     dimse_timeout_s: float
     network_timeout_s: float
-    max_message_bytes: int = 16 << 20
+    max_message_bytes: int = 64 << 20
 
 
 class Listener:

@@ -41,7 +41,7 @@ class Limits:
     """What one sender may ask of us, however hostile: MB, counts, and inflated bytes for each deflated one."""
 
     instance_mb: int = 8192
-    message_mb: int = 16
+    message_mb: int = 64
     elements: int = 10_000_000
     depth: int = 64
     frame_mb: int = 1024

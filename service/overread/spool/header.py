@@ -71,6 +71,7 @@ WANTED = {tag: SEQUENCE_BYTES if k.endswith("Sequence") else TEXT_BYTES for k, t
 PADDING = b"\0 "
 ESCAPE = b"\x1b"
 UID_LETTERS = b"0123456789."
+DOT = ord(".")
 LARGEST_INTEGER = 2**63 - 1
 
 # Text as bytes: what a VR of text holds, and what implicit VR and UN leave open (PS3.5 Section 6.2).
@@ -218,10 +219,10 @@ class Header:
         """A UID; raises Refused when it is none (PS3.5 Section 9.1)."""
         vr, raw = self._get(keyword)
         raw = raw.strip(PADDING)
-        if 0 < len(raw) <= 64 and vr in TEXT_VRS and not raw.translate(None, UID_LETTERS):
+        if 0 < len(raw) <= 64 and vr in TEXT_VRS and not raw.translate(None, UID_LETTERS) and raw[0] != DOT:
             return raw.decode("ascii")
         value = self.text(keyword)  # the first of several, or with blanks in odd places
-        if value and len(value) <= 64 and not value.encode().translate(None, UID_LETTERS):
+        if value and len(value) <= 64 and not value.encode().translate(None, UID_LETTERS) and value[0] != ".":
             return value
         raise Refused(f"{keyword} is {'not a valid UID' if raw else 'empty'} (PS3.5 Section 9.1)")
 

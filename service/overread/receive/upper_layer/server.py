@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pynetdicom import AE
@@ -30,7 +30,7 @@ class Fitting:
     longest_pdu_bytes: int
     stall_s: float
     layers: Layers = FAST
-    bounds: Bounds = Bounds()
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 class SharedContexts(list[Any]):
