@@ -16,6 +16,7 @@ from overread.encode import ENCODERS, encoders
 from overread.receive import admission, seats
 from overread.receive.associations import presentation_contexts
 from overread.receive.certificates import SUITES
+from overread.receive.commitment import judge, request
 from overread.receive.intake import CANNOT_UNDERSTAND, MISMATCH, OUT_OF_RESOURCES, SUCCESS
 from overread.receive.waiting import LONGEST_REQUEST_BYTES
 from overread.settings import Receive
@@ -26,6 +27,22 @@ STATUSES = {
     OUT_OF_RESOURCES: "the spool's disk is nearly full or does not take it, or the peer has had its bytes for today",
     MISMATCH: "SOP Class UID or SOP Instance UID of data set and command differ",
     CANNOT_UNDERSTAND: "the data set is truncated or cannot be read, or lacks a UID; its bytes are kept in quarantine",
+}
+ACTION_STATUSES = {
+    request.SUCCESS: "the request has been synced to disk; its outcome follows",
+    request.PROCESSING_FAILURE: "an error within overread",
+    request.NO_SUCH_INSTANCE: "another SOP Instance than the well-known one was addressed",
+    request.INVALID_VALUE: "a UID is empty or not valid, the sequence is empty, or an instance has two SOP Classes",
+    request.MISSING_ATTRIBUTE: "Transaction UID, Referenced SOP Sequence or an attribute of its items is missing",
+    request.NO_SUCH_ACTION: "another Action Type than 1",
+    request.MISTYPED: "the Action Information cannot be read",
+    request.RESOURCE_LIMITATION: "too many instances, too many open requests, or the disk does not take it",
+}
+FAILURE_REASONS = {
+    request.PROCESSING_FAILURE: "the instance is known, and its bytes are missing, damaged or cannot be synced",
+    request.NO_SUCH_INSTANCE: "the instance is not known, was refused, or its images were removed by retention",
+    judge.CLASS_INSTANCE_CONFLICT: "the instance is of another SOP Class",
+    judge.DUPLICATE_TRANSACTION: "the Transaction UID was used by the same AE for other instances",
 }
 REFUSALS = {
     admission.ADDRESS: "the caller's network address is not on the allow-list",
@@ -52,6 +69,7 @@ def statement() -> Iterator[str]:
     yield ""
     yield from _overview()
     yield from _scp()
+    yield from _commitment()
     yield from _scu()
     yield from _results()
     yield from _rest()
@@ -70,6 +88,7 @@ def _overview() -> Iterator[str]:
 |---|---|---|
 | Verification | yes (`overread check`) | yes |
 | Storage | yes: results | yes: images and anything else that is stored |
+| Storage Commitment Push Model | no | yes |
 | Query/Retrieve, Study Root FIND | yes: proof of delivery | no |
 
 Implementation Class UID `{IMPLEMENTATION_CLASS_UID}`.
@@ -80,7 +99,7 @@ Implementation Version Name `{IMPLEMENTATION_VERSION}`.
 def _scp() -> Iterator[str]:
     limits = Receive()
     contexts = presentation_contexts()
-    yield from f"""## 2 As acceptor of associations (Verification and Storage SCP)
+    yield from f"""## 2 As acceptor of associations (Verification, Storage and Storage Commitment SCP)
 
 - Defaults: AE title `{limits.ae_title}`, port {limits.port}, maximum PDU {limits.max_pdu_bytes} bytes,
   {limits.max_associations} associations at once, half of them for one peer. Several AE titles can be called, each with
@@ -99,10 +118,38 @@ def _scp() -> Iterator[str]:
     yield from ("", "| C-STORE status | meaning |", "|---|---|")
     yield from (f"| 0x{status:04X} | {meaning} |" for status, meaning in STATUSES.items())
     yield from ("", "Transfer syntaxes, for every storage SOP Class below:", "")
-    syntaxes = sorted({str(s) for cx in contexts[1:] for s in cx.transfer_syntax})
+    syntaxes = sorted({str(s) for cx in contexts[1:-1] for s in cx.transfer_syntax})
     yield from (f"- {UID(uid).name} `{uid}`" for uid in syntaxes)
     yield from ("", "| SOP Class | UID |", "|---|---|")
     yield from (f"| {cx.abstract_syntax.name} | `{cx.abstract_syntax}` |" for cx in contexts)
+    yield ""
+
+
+def _commitment() -> Iterator[str]:
+    c, limits = Receive().commitment, Receive().limits
+    yield from f"""### Storage Commitment Push Model (PS3.4 Annex J)
+
+- **What is promised.** An instance is committed when the ledger has it under the SOP Class that is asked for, its bytes
+  are in the spool as the ledger knows them (read again, size and digest compared) and they have been synced to
+  disk. Of contents that came under one SOP Instance UID all must be there. What is only in quarantine is not
+  committed.
+- **For how long.** overread reads images, it is no archive. The whole study of a committed instance is kept for at
+  least {c.days:g} days after the verdict (`receive.commitment.days`): neither age nor want of room takes it.
+- N-ACTION is answered with 0x0000 once the request would survive a power cut; the outcome follows by
+  N-EVENT-REPORT, on the same association when that is open and the caller silent, else on a new one to the
+  address that `receive.commitment.peers` gives for the calling AE title, on which overread proposes the role of
+  SCP by role selection. Without such an address a caller that does not wait is not told.
+- A report that is not answered is sent again, for {c.give_up_after_h:g} hours. One that was answered is not, but for
+  a crash in between. The same request again is judged and reported again. No Retrieve AE Title is
+  given.
+- The caller's role may be negotiated (SCU) or left to the default. At most {limits.commitment_instances} instances
+  in one request.
+
+| N-ACTION status | meaning |
+|---|---|""".splitlines()
+    yield from (f"| 0x{status:04X} | {meaning} |" for status, meaning in ACTION_STATUSES.items())
+    yield from ("", "| Failure Reason | meaning |", "|---|---|")
+    yield from (f"| 0x{reason:04X} | {meaning} |" for reason, meaning in FAILURE_REASONS.items())
     yield ""
 
 

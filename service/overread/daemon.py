@@ -21,14 +21,11 @@ from typing import TYPE_CHECKING
 from overread import wiring
 from overread.domain.errors import ConfigError
 from overread.domain.events import SpoolDiscrepancy
-from overread.ports import Herald
 from overread.settings import Settings
 
 if TYPE_CHECKING:
-    from overread.receive.admission import Admission
-    from overread.receive.crew import Crew
-    from overread.receive.intake import Intake
     from overread.receive.listener import Listener
+    from overread.receive.tls import Tls
 
 _log = logging.getLogger("overread.daemon")
 
@@ -139,6 +136,7 @@ def _listen(settings: Settings) -> Callable[[], None]:
     from overread.observe.health import Health
     from overread.receive.clerk import Clerk
     from overread.receive.crew import Crew
+    from overread.receive.listener import Listener
 
     r, o = settings.receive, settings.observe
     store = wiring.spool(settings)
@@ -149,9 +147,13 @@ def _listen(settings: Settings) -> Callable[[], None]:
     clerk = Clerk(_clerk, (settings,), herald)
     crew = Crew(r.processes or _processes(), _porter, (settings,), admission=admission, clerk=clerk, herald=herald)
     intake = wiring.intake(settings, store, clerk.add, herald)
-    listener = _open_doors(settings, admission, intake, herald, crew)
+    commitment, tls = wiring.commitment(settings, herald), wiring.tls(settings, herald, admission)
+    door, layers = wiring.door(settings), wiring.layers(settings)
+    listener = Listener(door, admission, intake, herald, layers, tls=tls, crew=crew, commitment=commitment)
+    _open(listener, settings, tls)
     crew.start()
     clerk.start()
+    commitment.start()
     reach = "this machine only (the default; see [[receive.allow]])" if admission.only_loopback() else "the allow-list"
     _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, listener.port, reach)
     if r.durability == "none":
@@ -170,15 +172,15 @@ def _listen(settings: Settings) -> Callable[[], None]:
     def stop() -> None:
         listener.stop()
         crew.stop()
+        commitment.stop()
         clerk.stop()
         health.stop()
 
     return stop
 
 
-def _open_doors(settings: Settings, admission: Admission, intake: Intake, herald: Herald, crew: Crew) -> Listener:
-    r, tls = settings.receive, wiring.tls(settings, herald, admission)
-    listener = wiring.listener(settings, admission, intake, herald, tls=tls, crew=crew)
+def _open(listener: Listener, settings: Settings, tls: Tls | None) -> None:
+    r = settings.receive
     try:
         listener.start()
     except OSError as error:
@@ -187,7 +189,6 @@ def _open_doors(settings: Settings, admission: Admission, intake: Intake, herald
     if tls is not None:
         signal.signal(signal.SIGHUP, lambda *_: tls.reload_soon())
         _log.info("secure on port %d, client certificates: %s", listener.secure_port, r.tls.client_certificates)
-    return listener
 
 
 def _processes() -> int:
@@ -205,18 +206,35 @@ def _porter(connection: Connection, settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_S)
     post = Post(connection)
     intake = wiring.intake(settings, wiring.spool(settings), post.put, post.put)
-    serve(connection, post, Associations(wiring.door(settings), post, intake, post.put, wiring.layers(settings)))
+    commitment = wiring.commitment(settings, post.put)
+    door, layers = wiring.door(settings), wiring.layers(settings)
+    associations = Associations(door, post, intake, post.put, layers, commitment=commitment)
+    commitment.start()
+    serve(connection, post, associations, commitment.stop)
 
 
 def _clerk(connection: Connection, settings: Settings) -> None:
     """What runs in the listener's second process."""
     from overread.observe.logs import install
     from overread.receive.clerk import Line, serve
+    from overread.receive.commitment.judge import Judge
     from overread.receive.index import Indexer
 
     install(settings.observe.log, settings.observe.level, "clerk")
-    line = Line(connection)
-    serve(line, Indexer(wiring.spool(settings), lambda: wiring.ledger(settings), line.say))
+    line, store = Line(connection), wiring.spool(settings)
+    indexer = Indexer(store, lambda: wiring.ledger(settings), line.say)
+    keep_s = settings.receive.commitment.days * 86400
+    judge = Judge(
+        wiring.docket(settings),
+        store,
+        lambda: wiring.ledger(settings),
+        behind=indexer.check,
+        keep_s=keep_s,
+        herald=line.say,
+    )
+    judge.start()
+    serve(line, indexer)
+    judge.stop()
 
 
 def _watch(settings: Settings) -> Callable[[], None]:

@@ -24,15 +24,16 @@ if TYPE_CHECKING:
     from overread.observe.metrics import Metrics
     from overread.receive.admission import Admission
     from overread.receive.certificates import Terms
-    from overread.receive.crew import Crew
+    from overread.receive.commitment.docket import Docket
+    from overread.receive.commitment.service import Commitment
     from overread.receive.door import Door
     from overread.receive.intake import Intake
-    from overread.receive.listener import Listener
     from overread.receive.receipt import Receipt
     from overread.receive.tls import Tls
     from overread.receive.upper_layer import Layers
     from overread.schedule.clock import Clock
     from overread.spool import Spool
+    from overread.spool.limits import Limits
     from overread.spool.quarantine import Quarantine
 
 _log = logging.getLogger("overread")
@@ -110,15 +111,6 @@ def tls(settings: Settings, herald: Herald, admitted: Admission) -> Tls | None:
     return Tls(terms, herald, admitted.ae_title_of) if terms else None
 
 
-def listener(
-    settings: Settings, admitted: Admission, received: Intake, herald: Herald, *, tls: Tls | None, crew: Crew | None
-) -> Listener:
-    """The DIMSE door, not opened yet."""
-    from overread.receive.listener import Listener
-
-    return Listener(door(settings), admitted, received, herald, layers(settings), tls=tls, crew=crew)
-
-
 def door(settings: Settings) -> Door:
     """Where and how to listen."""
     from overread.receive.door import Door
@@ -136,6 +128,7 @@ def door(settings: Settings) -> Door:
         r.tls.port,
         r.max_connections,
         r.max_connections_per_address,
+        r.limits.message_mb * MB,
     )
 
 
@@ -150,7 +143,41 @@ def intake(settings: Settings, store: Spool, keep: Callable[[Receipt], None], he
     """Where instances come in; ``keep`` is given the receipt of each."""
     from overread.receive.intake import Intake
 
-    return Intake(store, quarantine(settings), room_left(settings, store), keep, herald)
+    return Intake(store, quarantine(settings), room_left(settings, store), keep, herald, limits=limits(settings))
+
+
+def limits(settings: Settings) -> Limits:
+    """What one data set may ask."""
+    from overread.spool.limits import Limits
+
+    at = settings.receive.limits
+    return Limits(
+        instance_bytes=at.instance_mb * MB,
+        elements=at.elements,
+        depth=at.depth,
+        frame_bytes=at.frame_mb * MB,
+        inflated_bytes=at.inflated_mb * MB,
+        inflated_ratio=at.inflated_ratio,
+    )
+
+
+def docket(settings: Settings) -> Docket:
+    """Requests for storage commitment that are open, in the spool."""
+    from overread.receive.commitment.docket import Docket
+
+    return Docket(settings.data_path / "spool" / "commitment")
+
+
+def commitment(settings: Settings, herald: Herald) -> Commitment:
+    """The listener's part of storage commitment."""
+    from overread.receive.commitment.reporter import Patience, Reporter
+    from overread.receive.commitment.service import Commitment
+
+    r, c, cases = settings.receive, settings.receive.commitment, docket(settings)
+    peers = {p.ae_title: Peer(p.ae_title, p.host, p.port) for p in c.peers}
+    patience = Patience(c.timeout_s, c.first_retry_s, c.give_up_after_h * 3600)
+    reporter = Reporter(cases, peers, r.ae_title, patience, herald)
+    return Commitment(cases, reporter, r.limits.commitment_instances, herald)
 
 
 def ledger(settings: Settings) -> Ledger:

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from overread.domain.called import SEPARATOR
 from overread.domain.job import JobState
-from overread.ledger import Ledger, views
-from overread.ledger.tables import DecisionRow, StudyRow
+from overread.ledger import Ledger, commitments, views
+from overread.ledger.tables import CommitmentRow, DecisionRow, StudyRow
 from overread.ledger.views import JobStory, StudyStory
 
 
@@ -20,6 +20,7 @@ def explain(story: StudyStory) -> Iterator[str]:
     if study.called_aes:
         yield f"  sent to {study.called_aes.replace(SEPARATOR, ' and ')}"
     yield from _came_again(story)
+    yield from _committed(study, story.commitments)
     yield from _choices(study, story.decisions)
     for job in story.jobs:
         yield from _job(job)
@@ -37,6 +38,8 @@ def status(ledger: Ledger, now: float, limit: int = 10) -> Iterator[str]:
     yield "jobs        " + (_counted(jobs) or "none yet")
     deliveries = {f"{to} {state}": n for (to, state), n in counts.deliveries.items()}
     yield "deliveries  " + (_counted(deliveries) or "none yet")
+    if asked := commitments.counts(ledger):
+        yield "commitments " + _counted(asked)
     yield from _busy(ledger)
     for row in views.recent_studies(ledger, limit):
         yield f"  {moment(row.last_at)}  {row.state:<9}  {row.instances:>5} instances  {row.modalities:<8}  {row.uid}"
@@ -71,6 +74,16 @@ def _came_again(story: StudyStory) -> Iterator[str]:
         )
     if study.conflicts > len(told):
         yield f"    and {study.conflicts - len(told)} more"
+
+
+def _committed(study: StudyRow, asked: list[CommitmentRow]) -> Iterator[str]:
+    for row in asked:
+        kept = f"{row.instances - row.failed} of {row.instances} instances committed"
+        told = f"{row.state.lower().replace('_', ' ')} {moment(row.reported_at)}" if row.reported_at else "not told yet"
+        why = f" ({row.reason})" if row.reason else ""
+        yield f"  Storage commitment for {row.calling_ae}, asked {moment(row.asked_at)}: {kept}; {told}{why}"
+    if study.committed_until:
+        yield f"  Its images are kept at least until {moment(study.committed_until)}, as was committed."
 
 
 def _choices(study: StudyRow, decisions: list[DecisionRow]) -> Iterator[str]:

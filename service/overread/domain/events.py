@@ -103,6 +103,31 @@ class SpoolDiscrepancy(Event):
 
 
 @dataclass(frozen=True)
+class CommitmentRequested(Event):
+    """Storage commitment of so many instances was asked for; ``status`` is the N-ACTION status that was answered."""
+
+    calling_ae: str
+    status: int
+    instances: int
+
+
+@dataclass(frozen=True)
+class CommitmentJudged(Event):
+    calling_ae: str
+    committed: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class CommitmentReported(Event):
+    """``outcome`` is same-association or new-association when the sender has taken the report; unanswered, unreachable
+    or refused when it will be tried again or not; gave-up; nowhere, when nobody says where to report."""
+
+    calling_ae: str
+    outcome: str
+
+
+@dataclass(frozen=True)
 class StudyCompleted(Event):
     study_uid: str
     instances: int

@@ -16,6 +16,7 @@ class StudyRow(SQLModel, table=True):
 
     ``duplicates`` counts what was acknowledged again without a change, ``conflicts`` what came with other content.
     ``called_aes`` are our AE titles to which any of it was sent, joined by backslashes.
+    Retention leaves it alone until ``committed_until``, which storage commitment has promised.
     """
 
     __tablename__ = "study"
@@ -33,6 +34,7 @@ class StudyRow(SQLModel, table=True):
     completed_at: float | None = None
     routed_revision: int = 0
     purged_at: float | None = None
+    committed_until: float = 0.0
 
 
 class InstanceRow(SQLModel, table=True):
@@ -44,7 +46,7 @@ class InstanceRow(SQLModel, table=True):
     __tablename__ = "instance"
 
     study_uid: str = Field(primary_key=True, max_length=64)
-    sop_instance_uid: str = Field(primary_key=True, max_length=64)
+    sop_instance_uid: str = Field(primary_key=True, index=True, max_length=64)
     series_uid: str = Field(max_length=64)
     digest: str = Field(max_length=64)
     path: str = Field(sa_column=Column(PATH, nullable=False, index=True))
@@ -177,3 +179,32 @@ class DeliveryRow(SQLModel, table=True):
     created_at: float = 0.0
     sent_at: float | None = None
     verified_at: float | None = None
+
+
+class CommitmentRow(SQLModel, table=True):
+    """One storage commitment transaction that was judged. ``state`` PENDING (the sender has not been told), REPORTED or
+    GAVE_UP; ``digest`` is over the instances that it names."""
+
+    __tablename__ = "commitment"
+    __table_args__ = (UniqueConstraint("calling_ae", "transaction_uid", name="commitment_transaction"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    calling_ae: str
+    transaction_uid: str = Field(max_length=64)
+    digest: str = Field(max_length=64)
+    asked_at: float
+    judged_at: float
+    instances: int
+    failed: int
+    state: str = Field(default="PENDING", index=True)
+    reported_at: float | None = None
+    reason: str = ""
+
+
+class CommitmentStudyRow(SQLModel, table=True):
+    """A study that a storage commitment transaction has instances of."""
+
+    __tablename__ = "commitment_study"
+
+    commitment_id: int = Field(primary_key=True)
+    study_uid: str = Field(primary_key=True, index=True, max_length=64)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import delete, func
@@ -11,8 +12,10 @@ from sqlmodel import col, select
 from overread.domain.backlog import Backlog
 from overread.domain.job import ENDED, JobState
 from overread.domain.result import DeliveryState
+from overread.ledger import commitments
 from overread.ledger.store import Ledger
 from overread.ledger.tables import (
+    CommitmentRow,
     ConflictRow,
     DecisionRow,
     DeliveryRow,
@@ -44,6 +47,7 @@ class StudyStory:
     decisions: list[DecisionRow]
     jobs: list[JobStory]
     conflicts: list[ConflictRow] = field(default_factory=list)
+    commitments: list[CommitmentRow] = field(default_factory=list)
 
 
 def backlog(ledger: Ledger, now: float) -> Backlog:
@@ -95,7 +99,8 @@ def story(ledger: Ledger, study_uid: str) -> StudyStory | None:
             .order_by(col(ConflictRow.id).desc())
             .limit(TOLD_CONFLICTS)
         ).all()
-        return StudyStory(study, list(decisions), jobs, list(conflicts))
+        found = StudyStory(study, list(decisions), jobs, list(conflicts))
+    return replace(found, commitments=commitments.of_study(ledger, study_uid))
 
 
 def recent_studies(ledger: Ledger, limit: int) -> list[StudyRow]:
@@ -111,35 +116,37 @@ def jobs_in(ledger: Ledger, states: list[JobState], limit: int) -> list[JobRow]:
         return list(session.exec(query).all())
 
 
-def disposable(ledger: Ledger, before: float) -> list[str]:
-    """Studies that are complete, whose last instance came before ``before``, and whose every job has ended well.
+def disposable(ledger: Ledger, before: float, now: float | None = None) -> list[str]:
+    """Studies that are complete, whose last instance came before ``before``, and whose every job has ended well, but
+    for those that storage commitment has promised to keep for longer than ``now`` (default: this moment).
 
     The one whose last instance came first stands first.
     """
-    query = select(StudyRow.uid).where(*_finished(before)).order_by(col(StudyRow.last_at), col(StudyRow.uid))
+    query = select(StudyRow.uid).where(*_finished(before, now)).order_by(col(StudyRow.last_at), col(StudyRow.uid))
     with ledger.read() as session:
         return list(session.exec(query).all())
 
 
-def settled(ledger: Ledger, before: float) -> list[str]:
+def settled(ledger: Ledger, before: float, now: float | None = None) -> list[str]:
     """Of the ``disposable``, those that were complete, and whose every job had ended, before ``before``."""
     moved = select(JobRow.study_uid).where(JobRow.updated_at >= before)
     query = (
         select(StudyRow.uid)
-        .where(*_finished(before), col(StudyRow.completed_at) < before, col(StudyRow.uid).not_in(moved))
+        .where(*_finished(before, now), col(StudyRow.completed_at) < before, col(StudyRow.uid).not_in(moved))
         .order_by(col(StudyRow.last_at), col(StudyRow.uid))
     )
     with ledger.read() as session:
         return list(session.exec(query).all())
 
 
-def _finished(before: float) -> tuple[Any, ...]:
+def _finished(before: float, now: float | None) -> tuple[Any, ...]:
     busy = select(JobRow.study_uid).where(col(JobRow.state).not_in([s for s in ENDED if s is not JobState.FAILED]))
     # What was purged and found in the spool again, after a crash between the two, has instances again.
     kept = select(InstanceRow.study_uid).where(InstanceRow.study_uid == StudyRow.uid).correlate(StudyRow)
     return (
         StudyRow.state == "COMPLETE",
         StudyRow.last_at < before,
+        col(StudyRow.committed_until) <= (time.time() if now is None else now),
         StudyRow.routed_revision == StudyRow.revision,
         col(StudyRow.uid).not_in(busy),
         kept.exists(),
@@ -153,7 +160,7 @@ def purge(ledger: Ledger, study_uid: str, before: float, now: float) -> set[str]
     """
     with ledger.write() as session:
         study = session.get(StudyRow, study_uid, with_for_update=True)
-        found = session.exec(select(StudyRow.uid).where(StudyRow.uid == study_uid, *_finished(before))).first()
+        found = session.exec(select(StudyRow.uid).where(StudyRow.uid == study_uid, *_finished(before, now))).first()
         if study is None or found is None:
             return None
         study.purged_at = now

@@ -90,6 +90,8 @@ def _level(event: events.Event) -> int:
             | events.ConnectionDropped(reason="handshake-refused" | "too-long" | "malformed")
         ):
             return logging.WARNING
+        case events.CommitmentReported(outcome="unreachable" | "unanswered" | "refused" | "gave-up" | "nowhere"):
+            return logging.WARNING
     return logging.INFO
 
 

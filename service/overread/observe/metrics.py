@@ -27,6 +27,8 @@ REFUSALS: Final = (
 )  # fmt: skip
 DROPS: Final = ("silent", "crowded", "malformed", "too-long", "handshake-silent", "handshake-refused", "idle")
 DISCREPANCIES: Final = ("unindexed", "missing", "unreadable", "half-written")
+REPORTS: Final = ("same-association", "new-association", "unanswered", "unreachable", "refused", "gave-up", "nowhere")
+ACTION_STATUSES: Final = (0x0000, 0x0112, 0x0115, 0x0120, 0x0123, 0x0212, 0x0213)  # PS3.7 Section 10.1.4.1.10
 DEATHS: Final = ("crash", "timeout", "memory")
 STATUSES: Final = (0x0110, 0x0117, 0x0122, 0x0124, 0xA700, 0xA900, 0xC000)  # PS3.4 Table B.2-1, PS3.7 Annex C
 
@@ -124,6 +126,15 @@ class Metrics:
         self._last_instance = self._gauge(
             "last_instance_timestamp_seconds", "Unix time of the last instance acknowledged, 0 before the first."
         )
+        self._commitments = self._counter(
+            "commitment_requests", "Requests for storage commitment, by N-ACTION status.", "status"
+        )
+        self._committed = self._counter(
+            "commitment_instances", "Instances that were asked to be committed, by verdict.", "verdict"
+        )
+        self._commitment_reports = self._counter(
+            "commitment_reports", "Attempts to tell the outcome of a storage commitment.", "outcome"
+        )
         self._completed = self._counter("studies_completed", "Studies found complete.")
         self._routed = self._counter("studies_routed", "Studies that routing has decided on.")
         self._routed_jobs = self._counter("routed_jobs", "Jobs that routing asked for.")
@@ -171,6 +182,7 @@ class Metrics:
             self._discrepancies.labels(self._bound("discrepancy", kind))
         for status in STATUSES:
             self._instances_refused.labels(self._bound("status", f"0x{status:04X}"))
+        self._start_commitment()
         for model in self._models:
             self._start_model(self._bound("model", model))
         for destination in (self._bound("destination", d) for d in self._destinations):
@@ -178,6 +190,14 @@ class Metrics:
             for kind in kinds:
                 for outcome in OUTCOMES:
                     self._attempts.labels(destination, self._bound("kind", kind), self._bound("outcome", outcome))
+
+    def _start_commitment(self) -> None:
+        for status in ACTION_STATUSES:
+            self._commitments.labels(self._bound("action status", f"0x{status:04X}"))
+        for verdict in ("committed", "failed"):
+            self._committed.labels(verdict)
+        for report in REPORTS:
+            self._commitment_reports.labels(self._bound("report", report))
 
     def _start_model(self, model: str) -> None:
         for state in JobState:
@@ -206,6 +226,13 @@ class Metrics:
             events.SpoolDiscrepancy: lambda e: self._discrepancies.labels(self._bound("discrepancy", e.kind)).set(
                 e.count
             ),
+            events.CommitmentRequested: lambda e: self._commitments.labels(
+                self._bound("action status", f"0x{e.status & 0xFFFF:04X}")
+            ).inc(),
+            events.CommitmentJudged: self._commitment_judged,
+            events.CommitmentReported: lambda e: self._commitment_reports.labels(
+                self._bound("report", e.outcome)
+            ).inc(),
             events.StudyCompleted: lambda _: self._completed.inc(),
             events.StudyRouted: self._study_routed,
             events.JobMoved: self._job_moved,
@@ -240,6 +267,10 @@ class Metrics:
         self._indexed.inc(event.instances)
         self._duplicates.inc(event.duplicates)
         self._conflicts.inc(event.conflicts)
+
+    def _commitment_judged(self, event: events.CommitmentJudged) -> None:
+        self._committed.labels("committed").inc(event.committed)
+        self._committed.labels("failed").inc(event.failed)
 
     def _study_routed(self, event: events.StudyRouted) -> None:
         self._routed.inc()

@@ -14,11 +14,14 @@ from pynetdicom.sop_class import Verification
 from overread.domain.events import AssociationOpened, Trouble
 from overread.ports import Herald
 from overread.receive.admission import Knock, Pass
+from overread.receive.commitment.service import Commitment
+from overread.receive.commitment.service import context as commitment_context
 from overread.receive.door import Door
 from overread.receive.intake import Claim, Intake
 from overread.receive.seats import Gate, Seat, Seats, Watched
 from overread.receive.upper_layer import FAST, Layers, Server
 from overread.receive.upper_layer.codec import StoreRequest
+from overread.receive.upper_layer.messages import Bounds
 from overread.receive.upper_layer.server import Fitting, Opening
 from overread.spool.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
@@ -29,13 +32,23 @@ _config.LOG_HANDLER_LEVEL = "none"
 class Associations:
     """Makes associations of connections that were let in, and hands what comes to ``intake``.
 
-    ``gate`` is told when one ends and how much it brought.
+    ``gate`` is told when one ends and how much it brought; ``commitment`` takes requests for storage commitment.
     """
 
-    def __init__(self, door: Door, gate: Gate, intake: Intake, herald: Herald, layers: Layers = FAST) -> None:
+    def __init__(
+        self,
+        door: Door,
+        gate: Gate,
+        intake: Intake,
+        herald: Herald,
+        layers: Layers = FAST,
+        *,
+        commitment: Commitment | None = None,
+    ) -> None:
         self._intake, self._gate, self._herald = intake, gate, herald
         self._seats = Seats(gate, herald)
-        fitting = Fitting(self._begin, door.max_pdu_bytes, door.network_timeout_s, layers)
+        bounds = Bounds(2 * intake.limits.instance_bytes, door.max_message_bytes)
+        fitting = Fitting(self._begin, door.max_pdu_bytes, door.network_timeout_s, layers, bounds)
         handlers = [
             (evt.EVT_ESTABLISHED, self._on_established),
             (evt.EVT_RELEASED, self._on_end),
@@ -43,6 +56,8 @@ class Associations:
             (evt.EVT_CONN_CLOSE, self._on_end),
             (evt.EVT_C_STORE, self._on_store),
         ]
+        if commitment is not None:
+            handlers.append((evt.EVT_N_ACTION, commitment.on_action))
         self.server = Server(_entity(door), (door.host, door.port), fitting, handlers)
         # pynetdicom collects garbage at every sixtieth connection: what is here now need not be looked through again.
         gc.collect()
@@ -138,8 +153,9 @@ def _entity(door: Door) -> AE:
 
 @lru_cache(maxsize=1)
 def presentation_contexts() -> tuple[Any, ...]:
-    """What the listener accepts: Verification, and every storage SOP Class it knows in every transfer syntax."""
+    """What the listener accepts: Verification, every storage SOP Class it knows in every transfer syntax, and Storage
+    Commitment."""
     from pynetdicom import build_context
 
     storage = [build_context(cx.abstract_syntax, ALL_TRANSFER_SYNTAXES) for cx in AllStoragePresentationContexts]
-    return (build_context(Verification), *storage)
+    return (build_context(Verification), *storage, commitment_context())

@@ -20,3 +20,4 @@ class Door:
     secure_port: int = 0
     max_connections: int = 400
     max_connections_per_address: int = 100
+    max_message_bytes: int = 64 << 20

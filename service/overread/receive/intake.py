@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,14 +14,17 @@ from overread.receive.receipt import Receipt
 from overread.spool import Spool
 from overread.spool.draft import Draft
 from overread.spool.header import Header, read_header
+from overread.spool.limits import LIMITS, Limits
 from overread.spool.meta import file_meta
 from overread.spool.quarantine import Facts, Quarantine
 
 SUCCESS = 0x0000
+INVALID_INSTANCE = 0x0117  # PS3.7 Section 9.1.1.1.9
 OUT_OF_RESOURCES = 0xA700
 MISMATCH = 0xA900
 CANNOT_UNDERSTAND = 0xC000
 LONGEST_COMMENT = 64
+UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,14 @@ class Intake:
 
     def __init__(
         self, spool: Spool, quarantine: Quarantine, room: Callable[[], bool], keep: Callable[[Receipt], None],
-        tell: Herald,
+        tell: Herald, *, limits: Limits = LIMITS,
     ) -> None:
         self.spool = spool
         self.quarantine = quarantine
         self.room = room
         self.keep = keep
         self.tell = tell
+        self.limits = limits
 
     def begin(self, claim: Claim) -> Reception:
         """Get ready for one data set; never raises."""
@@ -80,7 +85,9 @@ class Reception:
         self._started = time.monotonic()
         self._draft: Draft | None = None
         self._verdict: Verdict | None = None
-        if not intake.room():
+        if not UID.fullmatch(claim.sop_instance_uid):
+            self._verdict = Verdict(INVALID_INSTANCE, "the command's SOP Instance UID is not a valid UID")
+        elif not intake.room():
             self._verdict = Verdict(OUT_OF_RESOURCES, "the spool is full")
         elif claim.unwanted:
             self._verdict = Verdict(OUT_OF_RESOURCES, claim.unwanted)
@@ -93,6 +100,10 @@ class Reception:
             if self._draft is None:
                 self._draft = self._intake.spool.begin(self._meta())
             self._draft.write(*pieces)
+            if self._draft.size_bytes > self._intake.limits.instance_bytes:
+                most = f"{self._intake.limits.instance_bytes >> 20} MB"
+                self._verdict = Verdict(OUT_OF_RESOURCES, f"the data set has more than {most}")
+                self.abandon()
         except Exception as error:
             # The edge of the association: no fault may be taken for an acknowledgement.
             self._verdict = self._fault(error)
@@ -138,7 +149,11 @@ class Reception:
         claim = self._claim
         try:
             header = read_header(
-                draft.read_at, draft.size_bytes, claim.transfer_syntax_uid, scratch=self._intake.spool.scratch
+                draft.read_at,
+                draft.size_bytes,
+                claim.transfer_syntax_uid,
+                scratch=self._intake.spool.scratch,
+                limits=self._intake.limits,
             )
         except Refused as error:
             raise Verdict(CANNOT_UNDERSTAND, str(error)) from error

@@ -121,8 +121,10 @@ class Post:
                 tidy()
 
 
-def serve(connection: Connection, post: Post, associations: Associations) -> None:
-    """The porter's main thread: until the process that listens says so or goes away."""
+def serve(
+    connection: Connection, post: Post, associations: Associations, last: Callable[[], None] | None = None
+) -> None:
+    """The porter's main thread: until the process that listens says so or goes away. ``last`` is called at the end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is told to end, when all is told
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -139,4 +141,6 @@ def serve(connection: Connection, post: Post, associations: Associations) -> Non
     except (EOFError, OSError):
         os._exit(1)  # nobody counts any more, and whoever comes next clears incoming/
     associations.stop()
+    if last is not None:
+        last()
     post.close()

@@ -35,12 +35,12 @@ def retire(ledger: Ledger, spool: Spool, limits: Limits, now: float) -> int:
     quarantine = Quarantine(spool.root / "quarantine")
     quarantine.clear(now - limits.keep_s)
     retired, before = 0, now - limits.keep_s
-    for study_uid in views.disposable(ledger, before):
+    for study_uid in views.disposable(ledger, before, now):
         if retired < MOST_AT_ONCE and _retire(ledger, spool, study_uid, before, now) is not None:
             retired += 1
     excess, before = _excess(ledger, spool, limits), now - REST_S
     excess -= quarantine.relieve(excess, before)
-    for study_uid in views.settled(ledger, before) if excess > 0 else ():
+    for study_uid in views.settled(ledger, before, now) if excess > 0 else ():
         if excess <= 0 or retired >= MOST_AT_ONCE:
             break
         freed = _retire(ledger, spool, study_uid, before, now, young=True)

@@ -11,14 +11,17 @@ from overread.domain.errors import ConfigError
 from overread.settings import deliver, receive, service
 from overread.settings.deliver import Deliver
 from overread.settings.reading import build
-from overread.settings.receive import Called, Caller, Receive, Tls
+from overread.settings.receive import Called, Caller, Commitment, CommitmentPeer, Limits, Receive, Tls
 from overread.settings.service import Assemble, Observe, Retain, Schedule
 
 __all__ = [
     "Assemble",
     "Called",
     "Caller",
+    "Commitment",
+    "CommitmentPeer",
     "Deliver",
+    "Limits",
     "Observe",
     "Receive",
     "Retain",

@@ -24,6 +24,16 @@ _LEAST_OF_CALLER: dict[str, float] = {"max_associations": 0, "max_per_minute": 0
 
 CLIENT_CERTIFICATES = ("none", "optional", "required")
 PROFILES = ("bcp195", "bcp195-modified")
+_LEAST_LIMITS: dict[str, float] = {
+    "instance_mb": 1,
+    "message_mb": 1,
+    "elements": 1000,
+    "depth": 8,
+    "frame_mb": 1,
+    "inflated_mb": 1,
+    "inflated_ratio": 10,
+    "commitment_instances": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,40 @@ class Tls:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one sender may ask of us, however hostile: MB, counts, and inflated bytes for each deflated one."""
+
+    instance_mb: int = 8192
+    message_mb: int = 64
+    elements: int = 10_000_000
+    depth: int = 64
+    frame_mb: int = 1024
+    inflated_mb: int = 1024
+    inflated_ratio: int = 500
+    commitment_instances: int = 10_000
+
+
+@dataclass(frozen=True)
+class CommitmentPeer:
+    """Where a modality listens for the outcome of its storage commitment."""
+
+    ae_title: str
+    host: str
+    port: int = 104
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """Storage commitment: for how many days it is promised, and how its outcome is told (seconds, hours)."""
+
+    days: float = 7.0
+    timeout_s: float = 30.0
+    first_retry_s: float = 5.0
+    give_up_after_h: float = 24.0
+    peers: tuple[CommitmentPeer, ...] = ()
+
+
+@dataclass(frozen=True)
 class Receive:
     """The DIMSE listener: its address, who may call, and its limits (bytes, seconds, free disk in MB).
 
@@ -94,6 +138,8 @@ class Receive:
     durability: str = "full"
     layers: bool = True
     processes: int = 0
+    limits: Limits = field(default_factory=Limits)
+    commitment: Commitment = field(default_factory=Commitment)
 
 
 def check(r: Receive, source: str) -> None:
@@ -107,6 +153,8 @@ def check(r: Receive, source: str) -> None:
     for caller in r.allow:
         _check_caller(caller, r, source)
     _check_tls(r.tls, source)
+    at_least(r.limits, _LEAST_LIMITS, source, "receive.limits")
+    _check_commitment(r.commitment, source)
 
 
 def _check_called(r: Receive, source: str) -> None:
@@ -159,3 +207,16 @@ def _check_tls(tls: Tls, source: str) -> None:
             raise ConfigError(f"{source}: receive.tls.port is set, so receive.tls.{name} must name a PEM file")
     if tls.crl and tls.client_certificates == "none":
         raise ConfigError(f"{source}: receive.tls.crl is for client certificates; set receive.tls.client_certificates")
+
+
+def _check_commitment(c: Commitment, source: str) -> None:
+    least = {"days": 0, "timeout_s": 0.1, "first_retry_s": 0.1, "give_up_after_h": 0}
+    at_least(c, least, source, "receive.commitment")
+    titles = [peer.ae_title for peer in c.peers]
+    for peer in c.peers:
+        ae_title(peer.ae_title, source, "receive.commitment.peers: ae_title")
+        within(peer.port, 1, 65535, source, f"receive.commitment.peers {peer.ae_title!r}: port")
+        if not peer.host:
+            raise ConfigError(f"{source}: receive.commitment.peers {peer.ae_title!r} needs a host")
+        if titles.count(peer.ae_title) > 1:
+            raise ConfigError(f"{source}: two receive.commitment.peers share the ae_title {peer.ae_title!r}")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from overread.domain.errors import Refused
+from overread.spool.limits import LIMITS, Limits
 
 # ``read_at(offset, count)`` gives ``count`` bytes from ``offset``, fewer only at the end of the data set.
 ReadAt = Callable[[int, int], bytes]
@@ -23,7 +24,6 @@ PIXEL_TAGS = {PIXEL_DATA: "PixelData", 0x7FE00008: "FloatPixelData", 0x7FE00009:
 TEXT_BYTES = 64 << 10
 SEQUENCE_BYTES = 1 << 20
 
-MOST_ELEMENTS = 10_000_000
 WINDOW_BYTES = 16 << 10
 # After a jump the next header is often followed by another jump, as between fragments: most of a window would be waste.
 LANDING_BYTES = 4 << 10
@@ -53,28 +53,35 @@ Value = tuple[bytes, bytes]
 
 
 class Place(NamedTuple):
-    """Where a value lies, its delimiters included; ``encapsulated`` when its length was undefined (PS3.5 A.4)."""
+    """Where a value lies, its delimiters included; ``encapsulated`` when its length was undefined (PS3.5 A.4).
+
+    ``items`` counts the Basic Offset Table and the fragments then.
+    """
 
     offset: int
     length: int
     encapsulated: bool
+    items: int = 0
 
 
 @dataclass
 class Elements:
-    """What was asked for, of the top level; of a tag that comes twice, the last."""
+    """What was asked for, of the top level."""
 
     values: dict[int, Value] = field(default_factory=dict)
     pixels: dict[int, Place] = field(default_factory=dict)
 
 
-def scan(read_at: ReadAt, size_bytes: int, encoding: Encoding, wanted: Mapping[int, int]) -> Elements:
+def scan(
+    read_at: ReadAt, size_bytes: int, encoding: Encoding, wanted: Mapping[int, int], limits: Limits = LIMITS
+) -> Elements:
     """Read a whole data set and give the values of the ``wanted`` tags, each mapped to the most bytes it may have.
 
-    Raises Refused when any element, at any depth, is not what the encoding allows or does not end where it must.
+    Raises Refused when any element, at any depth, is not what the encoding allows or does not end where it must, when
+    one of the wanted comes twice, or when an element comes after the pixels that belongs before them.
     """
     found = Elements()
-    _Walk(read_at, size_bytes, encoding, wanted, found).to_the_end()
+    _Walk(read_at, size_bytes, encoding, wanted, found, limits=limits).to_the_end()
     return found
 
 
@@ -102,14 +109,23 @@ class _Walk:
     """A position that moves forward through the data set, with a window of bytes around it."""
 
     def __init__(
-        self, read_at: ReadAt, size_bytes: int, encoding: Encoding, wanted: Mapping[int, int], found: Elements
+        self,
+        read_at: ReadAt,
+        size_bytes: int,
+        encoding: Encoding,
+        wanted: Mapping[int, int],
+        found: Elements,
+        *,
+        limits: Limits,
     ) -> None:
         self._read_at = read_at
         self._size = size_bytes
         self._encoding = encoding
         self._wanted = wanted
         self._found = found
-        self._left = MOST_ELEMENTS
+        self._limits = limits
+        self._left = limits.elements
+        self._items = 0  # in the value of undefined length that was passed last
         # Up to ``_last`` the window holds whole headers, but for what the end of the data set cuts off.
         self._data, self._base, self._last = b"", 0, -1
         order = "<" if encoding.little else ">"
@@ -123,7 +139,7 @@ class _Walk:
         header = self._first_header()
         at = 0
         while size - at >= 8:
-            if self._encoding.explicit:
+            if self._encoding.explicit and not self._found.pixels:
                 at = self._leap(at)
                 if self._left < 0:
                     raise self._wrong_end(0, at, 0)
@@ -165,7 +181,7 @@ class _Walk:
                 break
             tag = group << 16 | element
             if tag in wanted:
-                if length > wanted[tag] or end > filled:
+                if length > wanted[tag] or end > filled or tag in values:
                     break
                 values[tag] = vr, data[start:end]
             index = end
@@ -173,12 +189,16 @@ class _Walk:
         return self._base + index
 
     def _note(self, tag: int, vr: bytes, start: int, end: int, undefined: bool) -> None:
+        if tag in self._found.values or tag in self._found.pixels:
+            raise Refused(f"{name(tag)} comes twice")
+        if self._found.pixels and tag >> 16 < PIXEL_GROUP:
+            raise Refused(f"{name(tag)} comes after the pixels")
         if tag in self._wanted:
             if end - start > self._wanted[tag]:
                 raise Refused(f"{name(tag)} has {end - start} bytes, and {self._wanted[tag]} at most are read")
             self._found.values[tag] = vr, self.between(start, end)
         elif tag in PIXEL_TAGS:
-            self._found.pixels[tag] = Place(start, end - start, undefined)
+            self._found.pixels[tag] = Place(start, end - start, undefined, self._items if undefined else 0)
 
     def between(self, start: int, end: int) -> bytes:
         """The bytes from ``start`` to ``end``, out of the window where it has them."""
@@ -198,6 +218,7 @@ class _Walk:
     def _past(self, tag: int, vr: bytes, at: int, header: _ReadHeader) -> int:
         """The position after the delimiter that ends a value of undefined length, which starts ``at``."""
         stack: _Stack = [(self._inside(tag, vr), self._reader(vr, header))]
+        self._items = 0
         while stack:
             if self._size - at < 8:
                 raise Refused(f"{name(tag)} has no delimiter before the end of the data set")
@@ -205,9 +226,12 @@ class _Walk:
             inner, vr, start, length = header(at)
             self._left -= 1
             if inner >= DELIMITERS:
+                self._items += inner == ITEM and len(stack) == 1
                 at = _past_delimiter(stack, inner, start, length)
             elif inside is not _Inside.ITEM:
                 raise Refused(f"{name(inner)} is out of place in {name(tag)}")
+            elif length == UNDEFINED and len(stack) >= 2 * self._limits.depth:  # each level is a sequence and an item
+                raise Refused(f"{name(tag)} nests more than {self._limits.depth} deep")
             elif length == UNDEFINED:
                 stack.append((self._inside(inner, vr), self._reader(vr, header)))
                 at = start
@@ -270,7 +294,7 @@ class _Walk:
 
     def _wrong_end(self, tag: int, start: int, length: int) -> Refused:
         if self._left < 0:
-            return Refused(f"the data set has more than {MOST_ELEMENTS} elements")
+            return Refused(f"the data set has more than {self._limits.elements} elements")
         return Refused(f"{name(tag)} runs past the end: it has {length} bytes, and {self._size - start} are left")
 
 

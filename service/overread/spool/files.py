@@ -163,6 +163,17 @@ class Spool:
             for path in sorted(folder.glob("*.dcm")):
                 yield str(path.relative_to(self.root))
 
+    def came_lately(self, uids: Collection[str], since: float) -> set[str]:
+        """Which SOP Instance UIDs have a file in a study's folder that has changed since a time."""
+        wanted = {_name(uid): uid for uid in uids}
+        found: set[str] = set()
+        for folder in (self.root / "instances").glob("*/*"):
+            with contextlib.suppress(OSError):  # a folder that retention removes
+                if folder.stat().st_mtime >= since:
+                    names = (file.name.partition("-")[0] for file in folder.iterdir())
+                    found.update(wanted[name] for name in names if name in wanted)
+        return found
+
     def remove_study(self, study_uid: str, job_ids: Sequence[int], paths: Collection[str], before: float) -> None:
         """Delete a study's instances, which are ``paths`` and what came before a time, and the results of its jobs."""
         folder = self.study_folder(study_uid)

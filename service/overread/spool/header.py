@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import lru_cache
@@ -25,18 +25,16 @@ from pydicom.uid import UID
 from overread.domain.errors import Refused
 from overread.domain.study import Instance
 from overread.spool.elements import (
-    PIXEL_DATA,
-    PIXEL_TAGS,
     SEQUENCE_BYTES,
     TEXT_BYTES,
     Encoding,
-    Place,
     ReadAt,
     Value,
-    name,
     scan,
 )
 from overread.spool.inflate import inflated
+from overread.spool.limits import LENIENT, LIMITS, Limits
+from overread.spool.pixels import BIG_ENDIAN, IMPLICIT, Source, require_pixels
 
 KEYWORDS = [
     "SpecificCharacterSet",
@@ -73,6 +71,7 @@ WANTED = {tag: SEQUENCE_BYTES if k.endswith("Sequence") else TEXT_BYTES for k, t
 PADDING = b"\0 "
 ESCAPE = b"\x1b"
 UID_LETTERS = b"0123456789."
+DOT = ord(".")
 LARGEST_INTEGER = 2**63 - 1
 
 # Text as bytes: what a VR of text holds, and what implicit VR and UN leave open (PS3.5 Section 6.2).
@@ -84,11 +83,7 @@ BINARY = dict.fromkeys(["Rows", "Columns", "SamplesPerPixel", "BitsAllocated"], 
 TRANSLATED = {"SeriesDescription", "Manufacturer", "ManufacturerModelName"}
 DELIMITERS = {ord(c) for c in "\n\r\t\f\\"}  # each returns to the first character set (PS3.5 Section 6.1.2.5.3)
 
-IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
-NATIVE = {IMPLICIT, "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99", BIG_ENDIAN}
 DEFLATED = {"1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
-# The part of the samples that chroma subsampling leaves (PS3.3 Section C.7.6.3.1.2).
-SUBSAMPLED = {"YBR_FULL_422": (2, 3), "YBR_PARTIAL_422": (2, 3), "YBR_PARTIAL_420": (1, 2)}
 
 FILE_META = Encoding("Explicit VR Little Endian")
 TRANSFER_SYNTAX, SOURCE_AE, RECEIVING_AE = 0x00020010, 0x00020016, 0x00020018
@@ -99,7 +94,12 @@ NOTHING: Value = (b"", b"")
 
 
 def read_header(
-    read_at: ReadAt, size_bytes: int, transfer_syntax_uid: str, *, scratch: Path | None = None
+    read_at: ReadAt,
+    size_bytes: int,
+    transfer_syntax_uid: str,
+    *,
+    scratch: Path | None = None,
+    limits: Limits = LIMITS,
 ) -> Header:
     """Read the header of an encoded data set (PS3.5 Section 7), and see that all of it is there, without its pixels.
 
@@ -109,12 +109,12 @@ def read_header(
     """
     try:
         encoding = _encoding(transfer_syntax_uid)
-        with _plain(read_at, size_bytes, transfer_syntax_uid, scratch) as (read_plain_at, plain_bytes):
-            found = scan(read_plain_at, plain_bytes, encoding, WANTED)
+        with _plain(read_at, size_bytes, transfer_syntax_uid, scratch, limits) as (read_plain_at, plain_bytes):
+            found = scan(read_plain_at, plain_bytes, encoding, WANTED, limits)
             header = Header(found.values, encoding, transfer_syntax_uid)
             for keyword in UIDS:
                 header.uid(keyword)
-            _require_pixels(found.pixels, header)
+            require_pixels(found.pixels, header, Source(read_plain_at, plain_bytes, encoding), limits)
             return header
     except (ArithmeticError, LookupError, ValueError, struct.error) as error:
         # The edge to whatever a stranger sends: no error that broken data causes may reach the network thread.
@@ -128,7 +128,7 @@ def read_instance(data: bytes | memoryview, transfer_syntax_uid: str) -> Instanc
     return header.instance()
 
 
-def read_file(path: Path, *, scratch: Path | None = None) -> Instance:
+def read_file(path: Path, *, scratch: Path | None = None, limits: Limits = LENIENT) -> Instance:
     """The instance in a Part 10 file in the spool; raises as ``read_header``, Refused also when it cannot be opened."""
     try:
         file = path.open("rb", buffering=0)
@@ -142,7 +142,7 @@ def read_file(path: Path, *, scratch: Path | None = None) -> Instance:
         def read_at(offset: int, count: int) -> bytes:
             return os.pread(descriptor, count, start + offset)
 
-        instance = read_header(read_at, size, syntax, scratch=scratch).instance()
+        instance = read_header(read_at, size, syntax, scratch=scratch, limits=limits).instance()
         return replace(instance, calling_ae=calling_ae, called_ae=called_ae)
 
 
@@ -170,10 +170,10 @@ def _encoding(transfer_syntax_uid: str) -> Encoding:
 
 
 def _plain(
-    read_at: ReadAt, size_bytes: int, transfer_syntax_uid: str, scratch: Path | None
+    read_at: ReadAt, size_bytes: int, transfer_syntax_uid: str, scratch: Path | None, limits: Limits
 ) -> AbstractContextManager[tuple[ReadAt, int]]:
     if transfer_syntax_uid in DEFLATED:
-        return inflated(read_at, size_bytes, scratch)
+        return inflated(read_at, size_bytes, scratch, limits)
     return nullcontext((read_at, size_bytes))
 
 
@@ -219,10 +219,10 @@ class Header:
         """A UID; raises Refused when it is none (PS3.5 Section 9.1)."""
         vr, raw = self._get(keyword)
         raw = raw.strip(PADDING)
-        if 0 < len(raw) <= 64 and vr in TEXT_VRS and not raw.translate(None, UID_LETTERS):
+        if 0 < len(raw) <= 64 and vr in TEXT_VRS and not raw.translate(None, UID_LETTERS) and raw[0] != DOT:
             return raw.decode("ascii")
         value = self.text(keyword)  # the first of several, or with blanks in odd places
-        if value and len(value) <= 64 and not value.encode().translate(None, UID_LETTERS):
+        if value and len(value) <= 64 and not value.encode().translate(None, UID_LETTERS) and value[0] != ".":
             return value
         raise Refused(f"{keyword} is {'not a valid UID' if raw else 'empty'} (PS3.5 Section 9.1)")
 
@@ -316,30 +316,6 @@ def _decoded(raw: bytes, character_sets: Sequence[str]) -> str:
     if ESCAPE in raw:
         return str(decode_bytes(raw, character_sets, DELIMITERS))
     return raw.decode(character_sets[0], "replace")
-
-
-def _require_pixels(pixels: Mapping[int, Place], header: Header) -> None:
-    """Refuse pixels that are fewer than the header says, or not written as the transfer syntax says (PS3.5 A.4).
-
-    A data set without any pixels is taken: it may have been sent without them, and nothing tells it from one that was
-    cut off exactly between two elements, which the fragments of DIMSE do not allow to happen unseen.
-    """
-    syntax = header.transfer_syntax_uid
-    for tag, place in pixels.items():
-        if place.encapsulated != (tag == PIXEL_DATA and syntax not in NATIVE):
-            how = "is encapsulated" if place.encapsulated else "is not encapsulated"
-            raise Refused(f"{PIXEL_TAGS[tag]} {name(tag)} {how}: it is not encoded as its transfer syntax says")
-        if not place.encapsulated and place.length < (least := _native_bytes(header)):
-            raise Refused(f"{PIXEL_TAGS[tag]} {name(tag)} has {place.length} bytes, and the header says {least}")
-
-
-def _native_bytes(header: Header) -> int:
-    """How long pixels are at least when they are not compressed (PS3.5 Section 8.1); 0 when the header is silent."""
-    rows, columns = header.integer("Rows") or 0, header.integer("Columns") or 0
-    bits, samples = header.integer("BitsAllocated") or 0, header.integer("SamplesPerPixel") or 1
-    frames = header.integer("NumberOfFrames") or 1
-    part, whole = SUBSAMPLED.get(header.text("PhotometricInterpretation"), (1, 1))
-    return -(-rows * columns * samples * frames * bits * part // (8 * whole))
 
 
 # What strangers send is read as it is; what overread writes is validated where it is written.

@@ -11,20 +11,21 @@ from pathlib import Path
 
 from overread.domain.errors import Refused
 from overread.spool.elements import ReadAt
+from overread.spool.limits import LIMITS, Limits
 
 PACKED_BYTES = 64 << 10
 PIECE_BYTES = 1 << 20
-MOST_INFLATED_BYTES = 1 << 30
 # A small object may be one constant image; a large one that grows like that is no image.
 ANY_RATIO_BYTES = 16 << 20
-MOST_RATIO = 1_100
 # What may follow the stream: a zero that makes the length even, and before it the checksum and the length with which a
 # gzip file ends, which some writers leave in place.
 MOST_TRAILING_BYTES = 1 + 8
 
 
 @contextmanager
-def inflated(read_at: ReadAt, size_bytes: int, scratch: Path | None) -> Iterator[tuple[ReadAt, int]]:
+def inflated(
+    read_at: ReadAt, size_bytes: int, scratch: Path | None, limits: Limits = LIMITS
+) -> Iterator[tuple[ReadAt, int]]:
     """How to read the inflated data set, and its size; it lies in ``scratch``, or where temporary files do.
 
     Raises Refused when the stream is damaged, cut off, followed by more than a trailer, or inflates absurdly; OSError
@@ -32,15 +33,15 @@ def inflated(read_at: ReadAt, size_bytes: int, scratch: Path | None) -> Iterator
     """
     with tempfile.TemporaryFile(dir=scratch) as file:
         size = 0
-        for piece in _pieces(read_at, size_bytes):
+        for piece in _pieces(read_at, size_bytes, limits):
             size += file.write(piece)
         file.flush()
         descriptor = file.fileno()
         yield (lambda offset, count: os.pread(descriptor, count, offset)), size
 
 
-def _pieces(read_at: ReadAt, size_bytes: int) -> Iterator[bytes]:
-    most = min(MOST_INFLATED_BYTES, max(ANY_RATIO_BYTES, MOST_RATIO * size_bytes))
+def _pieces(read_at: ReadAt, size_bytes: int, limits: Limits) -> Iterator[bytes]:
+    most = min(limits.inflated_bytes, max(ANY_RATIO_BYTES, limits.inflated_ratio * size_bytes))
     stream = zlib.decompressobj(-zlib.MAX_WBITS)
     at = made = 0
     while not stream.eof:

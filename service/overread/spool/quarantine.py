@@ -22,6 +22,7 @@ from overread.domain.errors import Refused
 from overread.domain.study import Instance
 from overread.spool.durable import sync_folder, write_durable
 from overread.spool.header import read_file
+from overread.spool.limits import LIMITS
 
 LOST = "its facts are lost"
 ID_BYTES = 6
@@ -64,7 +65,7 @@ def judge(entry: Entry) -> Instance:
     if entry.facts_lost:
         raise Refused(f"{LOST}: nothing says what its sender took it for")
     try:
-        instance = read_file(entry.file)
+        instance = read_file(entry.file, limits=LIMITS)
     except OSError as error:
         raise Refused(f"its file cannot be read ({error.strerror})") from error
     if instance.sop_instance_uid != entry.facts.sop_instance_uid:

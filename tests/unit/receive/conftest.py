@@ -76,7 +76,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             options.get("room", lambda: made.room),
         )
         limits = {key: options[key] for key in ("max_connections", "max_connections_per_address") if key in options}
-        door = Door("OVERREAD", "127.0.0.1", options.get("port", 0), 16384, 5.0, 5.0, options.get("network_timeout_s", 5.0), **limits)
+        network_s = options.get("network_timeout_s", 5.0)
+        door = Door("OVERREAD", "127.0.0.1", options.get("port", 0), 16384, 5.0, 5.0, network_s, **limits)
 
         def take(receipt: Receipt) -> None:
             made.arrivals.append(receipt)
@@ -87,7 +88,10 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         made.quarantine = quarantine
         intake = Intake(spool, quarantine, admission.has_room, keep, made.events.append)
         tls = Tls(options["terms"], made.events.append, admission.ae_title_of) if "terms" in options else None
-        made.listener = Listener(door, admission, intake, made.events.append, options.get("layers", FAST), tls=tls)
+        layers, commitment = options.get("layers", FAST), options.get("commitment")
+        made.listener = Listener(
+            door, admission, intake, made.events.append, layers, tls=tls, commitment=commitment
+        )
         made.listener.start()
         running.append(made)
         return made

@@ -216,6 +216,21 @@ def test_no_thread_or_descriptor_outlives_its_association(house: Callable[..., H
     assert until(lambda: len(list(Path("/proc/self/fd").iterdir())) <= descriptors)
 
 
+@pytest.mark.parametrize("layers", [next(layers for layers in LADDER if layers.reactor), FAST], ids=name)
+def test_a_request_on_which_pynetdicom_stumbles_leaves_nothing_behind(
+    house: Callable[..., House], layers: Layers
+) -> None:
+    """A transfer syntax without a name raises in its negotiation; the connection ends all the same, and at once."""
+    home = house(layers=layers)
+    before = set(threading.enumerate())
+    wire = Wire(home.listener.port)
+    wire.socket.settimeout(3)
+    wire.send(raw.request([(1, CT, "")]))
+    assert wire.rest()[:1] in (b"", b"\x07")
+    wire.close()
+    assert until(lambda: not set(threading.enumerate()) - before)
+
+
 def test_idle_associations_cost_no_time(house: Callable[..., House]) -> None:
     home = house(max_associations=30, network_timeout_s=60.0)
     wires = [Wire(home.listener.port) for _ in range(20)]

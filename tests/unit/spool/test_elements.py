@@ -13,6 +13,7 @@ import pytest
 from overread.domain.errors import Refused
 from overread.spool import elements
 from overread.spool.elements import PIXEL_DATA, Elements, Encoding, scan
+from overread.spool.limits import Limits
 
 EXPLICIT = Encoding("Explicit VR Little Endian")
 IMPLICIT = Encoding("Implicit VR Little Endian", explicit=False)
@@ -160,7 +161,7 @@ def test_one_encoding_under_the_name_of_another_is_refused() -> None:
 
 def test_what_the_standard_allows_or_many_do_is_read() -> None:
     """Unknown VRs have long lengths (PS3.5 Section 7.1.2); odd lengths, any order, and padding are forgiven."""
-    start = element(EXPLICIT, NUMBER, "IS", b"1") + element(EXPLICIT, CLASS, "UI", b"1.2")
+    start = element(EXPLICIT, 0x00200011, "IS", b"1") + element(EXPLICIT, CLASS, "UI", b"1.2")
     data = start + element(EXPLICIT, 0x00091010, "ZZ", bytes(70_000)) + element(EXPLICIT, NUMBER, "IS", b"123")
     for padding in range(8):
         assert read(data + bytes(padding)).values[NUMBER][1] == b"123"
@@ -182,8 +183,8 @@ def test_what_somebody_did_not_know_is_implicit_little_endian_inside(encoding: E
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: e.name)
 def test_depth_costs_no_more_than_length(encoding: Encoding) -> None:
-    """100,000 levels: no recursion, and not one byte read twice but where two windows meet."""
-    depth = 100_000
+    """100,000 levels, where that is allowed: no recursion, and not one byte read twice but where two windows meet."""
+    depth, deep = 100_000, Limits(depth=100_000)
     opening = sequence(encoding, element(encoding, ITEM, "", b"", ENDLESS))[:-8]
     closing = element(encoding, ITEM_END, "", b"") + element(encoding, SEQUENCE_END, "", b"")
     data = element(encoding, CLASS, "UI", b"1.2\0") + opening * depth
@@ -196,10 +197,12 @@ def test_depth_costs_no_more_than_length(encoding: Encoding) -> None:
 
     started = time.monotonic()
     whole = data + closing * depth
-    assert scan(read_at, len(whole), encoding, WANTED).values[CLASS][1] == b"1.2\0"
+    assert scan(read_at, len(whole), encoding, WANTED, deep).values[CLASS][1] == b"1.2\0"
     assert counted < 1.01 * len(whole)
     with pytest.raises(Refused, match="no delimiter before the end"):
-        read(data + closing * (depth - 1), encoding)
+        scan(reader(data + closing * (depth - 1)), len(whole) - len(closing), encoding, WANTED, deep)
+    with pytest.raises(Refused, match="nests more than 64 deep"):
+        read(whole, encoding)
     assert time.monotonic() - started < 10
 
 
@@ -227,7 +230,7 @@ def test_two_gigabytes_of_pixels_are_jumped_over() -> None:
     size = len(start) + 2_000_000_000 + len(end)
     file = Sparse(size, {0: start, size - len(end): end})
     found = scan(file.read_at, size, EXPLICIT, WANTED)
-    assert found.pixels == {PIXEL_DATA: (len(start), 2_000_000_000, False)}
+    assert found.pixels == {PIXEL_DATA: (len(start), 2_000_000_000, False, 0)}
     assert sum(file.counts) < 1 << 20
     with pytest.raises(Refused, match="ends before its"):
         scan(file.read_at, size + 10, EXPLICIT, WANTED)
@@ -256,13 +259,30 @@ def test_a_value_that_is_absurdly_long_is_refused_unread() -> None:
     assert sum(file.counts) < 1 << 20
 
 
-def test_absurdly_many_elements_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(elements, "MOST_ELEMENTS", 100)
-    one = element(EXPLICIT, CLASS, "UI", b"1.2\0")
-    read(one * 100)
+def test_absurdly_many_elements_are_refused() -> None:
+    few = Limits(elements=100)
+    one = element(EXPLICIT, 0x00080008, "CS", b"1.2 ")
+    scan(reader(one * 100), len(one) * 100, EXPLICIT, WANTED, few)
     for data in (one * 101, sequence(EXPLICIT, item(EXPLICIT, one * 98)), fragments(*[b""] * 100)):
         with pytest.raises(Refused, match="more than 100 elements"):
-            read(data)
+            scan(reader(data), len(data), EXPLICIT, WANTED, few)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: e.name)
+def test_a_data_set_that_begins_again_is_refused(encoding: Encoding) -> None:
+    """By a wanted element that comes twice, or by any that comes after the pixels."""
+    uid = element(encoding, CLASS, "UI", b"1.2\0")
+    pixels = element(encoding, PIXEL_DATA, "OW", bytes(6))
+    padding = element(encoding, 0xFFFCFFFC, "OB", bytes(4))
+    assert read(uid + pixels + padding, encoding).pixels
+    for data, why in (
+        (uid + uid, r"\(0008,0016\) comes twice"),
+        (uid + pixels + pixels, r"\(7FE0,0010\) comes twice"),
+        (uid + pixels + element(encoding, 0x00080008, "CS", b""), r"\(0008,0008\) comes after the pixels"),
+        (uid + pixels + padding + uid, r"\(0008,0016\) comes twice"),
+    ):
+        with pytest.raises(Refused, match=why):
+            read(data, encoding)
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda e: e.name)
@@ -270,7 +290,7 @@ def test_windows_meet_without_a_seam(encoding: Encoding) -> None:
     """Whatever lies at the border of two windows: 300 lengths move every header over it."""
     for length in range(0, 300):
         filler = element(encoding, 0x00091010, "UN", bytes(elements.WINDOW_BYTES - length))
-        data = element(encoding, 0x00080008, "CS", b"") + filler + b"".join(pieces(encoding) * 2)
+        data = element(encoding, 0x00080008, "CS", b"") + filler + b"".join(pieces(encoding))
         found = read(data, encoding)
         assert (found.values[CLASS][1], found.values[NUMBER][1]) == (b"1.2\0", b"12")
 

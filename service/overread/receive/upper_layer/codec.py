@@ -49,7 +49,8 @@ def read_request(command: bytes) -> StoreRequest | EchoRequest | None:
         return EchoRequest(message_id) if set(values) == {CLASS, FIELD, MESSAGE_ID, DATA_SET} else None
     sop_class, instance = str(values.get(CLASS, "")), str(values.get(INSTANCE, ""))
     whole = PRIORITY in values and values.get(DATA_SET, NO_DATA_SET) != NO_DATA_SET
-    if field != C_STORE_RQ or not whole or not UID.fullmatch(sop_class) or not UID.fullmatch(instance):
+    # An instance UID that is none is answered by whoever takes the data set; pynetdicom would abort.
+    if field != C_STORE_RQ or not whole or INSTANCE not in values or not UID.fullmatch(sop_class):
         return None
     return StoreRequest(message_id, sop_class, instance)
 
@@ -67,8 +68,8 @@ def _elements(command: bytes) -> Mapping[int, int | str] | None:
             return None
         if element in NUMBERS and length == 2:
             found[element] = int.from_bytes(value, "little")
-        elif element in TEXTS and value.isascii():
-            found[element] = value.decode("ascii").rstrip("\0 ")
+        elif element in TEXTS and (value.isascii() or element == INSTANCE):
+            found[element] = value.decode("ascii", "replace").rstrip("\0 ")
         elif (element, length) != (0, 4):
             return None
     return found
@@ -83,7 +84,7 @@ def store_response(request: StoreRequest, status: int, comment: str) -> bytes:
         _number(DATA_SET, NO_DATA_SET),
         _number(STATUS, status),
         _text(COMMENT, comment, " ") if comment else b"",
-        _text(INSTANCE, request.sop_instance_uid, "\0"),
+        _text(INSTANCE, request.sop_instance_uid, "\0") if UID.fullmatch(request.sop_instance_uid) else b"",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Protocol
 
@@ -40,6 +41,14 @@ class Reception(Protocol):
         """The rest will not come."""
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """Where it ends by A-ABORT: a data set that goes on and on, and a message that pynetdicom gathers in memory."""
+
+    data_set_bytes: int = 1 << 62
+    message_bytes: int = 1 << 26
+
+
 Begin = Callable[[Any, StoreRequest, str], Reception]
 
 
@@ -49,7 +58,7 @@ class Messages:
     ``begin`` is given the association, a request and the transfer syntax of its presentation context.
     """
 
-    def __init__(self, association: Any, layers: Layers, begin: Begin) -> None:
+    def __init__(self, association: Any, layers: Layers, begin: Begin, bounds: Bounds) -> None:
         self._association = association
         self._layers = layers
         self._begin = begin
@@ -57,6 +66,8 @@ class Messages:
         self._value = bytearray()
         self._pieces: list[bytes | memoryview] = []
         self._serving: tuple[int, StoreRequest, Reception] | None = None
+        self._bounds = bounds
+        self._taken = 0  # bytes of the data set that is coming
 
     def take(self, fragments: Sequence[Fragment]) -> None:
         """Take the fragments that came at once; raises Malformed when they make no sense."""
@@ -93,7 +104,7 @@ class Messages:
             self._answer(command_pdu(context_id, echo_response(request)))
         elif request is not None and request.sop_class_uid == context.abstract_syntax:
             reception = self._begin(self._association, request, str(context.transfer_syntax[0]))
-            self._serving = (context_id, request, reception)
+            self._serving, self._taken = (context_id, request, reception), 0
         else:
             self._receive(context_id, COMMAND | LAST, command)
 
@@ -111,6 +122,9 @@ class Messages:
     def _take_data(self, reception: Reception, fragment: Fragment) -> None:
         if fragment.control & COMMAND:
             raise Malformed("a command set in the middle of a data set")
+        self._taken += len(fragment.piece)
+        if self._taken > self._bounds.data_set_bytes:
+            raise Malformed("a data set that does not end")
         self._pieces.append(fragment.piece if self._layers.stream else bytes(fragment.piece))
         if fragment.ends and fragment.control & LAST:
             reception.write(self._pieces)
@@ -134,6 +148,9 @@ class Messages:
     def _hand_over(self, fragment: Fragment) -> None:
         # A data set that pynetdicom gathers is written where pynetdicom would write it, without the objects between.
         message = self._association.dimse.message
+        self._taken = 0 if message is None else self._taken + len(fragment.piece)
+        if self._taken > self._bounds.message_bytes:
+            raise Malformed("a message that does not end")
         if message is not None and not fragment.control & COMMAND and message._data_set_file is None:
             message.data_set.write(fragment.piece)
         else:

@@ -200,6 +200,16 @@ class WaitingAssociation(Association):  # type: ignore[misc]
         self.wake()
         super().kill()
 
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:
+            # The edge to the peer: pynetdicom's negotiation raises on requests that it does not foresee, and would
+            # leave the connection behind, and the thread that reads it.
+            _log.info("an association ended by %s", type(error).__name__)
+            self.acse.send_abort(0x02)
+            self.kill()
+
     def _run_reactor(self) -> None:
         self._is_paused = False
         while not self._kill and not self._look():

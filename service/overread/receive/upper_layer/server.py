@@ -7,7 +7,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pynetdicom import AE
@@ -15,7 +15,7 @@ from pynetdicom.transport import AssociationServer, AssociationSocket, RequestHa
 
 from overread.receive.upper_layer.hooks import moved
 from overread.receive.upper_layer.layers import FAST, STOCK, Layers
-from overread.receive.upper_layer.messages import Begin, Messages
+from overread.receive.upper_layer.messages import Begin, Bounds, Messages
 from overread.receive.upper_layer.reactor import WaitingAssociation, WaitingDUL
 from overread.receive.upper_layer.reading import CuttingDUL, StructDIMSE, WaitingCuttingDUL
 from overread.receive.upper_layer.secure_wire import SecureWireSocket
@@ -33,6 +33,7 @@ class Fitting:
     longest_pdu_bytes: int
     stall_s: float
     layers: Layers = FAST
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def equip(association: Any, fitting: Fitting, first: bytes = b"") -> None:
         association.equip_reactor()
         dul.equip_reactor()
     if layers.fragments:
-        messages = Messages(association, layers, fitting.begin)
+        messages = Messages(association, layers, fitting.begin, fitting.bounds)
         dul.equip_fragments(messages, fitting.longest_pdu_bytes)
 
 
