@@ -107,7 +107,7 @@ def gate(tmp_path: Path) -> Iterator[Callable[..., Gate]]:
 
 
 def _serving(crew: Crew) -> list[int]:
-    return sorted(porter.associations for porter in crew._porters)
+    return sorted(porter.load for porter in crew._porters)
 
 
 def test_associations_are_spread_and_what_each_stores_is_told(gate, store, ct_bytes):
