@@ -37,6 +37,7 @@ def check(settings: Settings) -> Iterator[Line]:
     yield _ledger(settings)
     yield from _models(settings)
     yield _callers(settings)
+    yield from _stow(settings)
     yield from _durability(settings)
     yield _retention(settings)
     if not settings.deliver:
@@ -122,6 +123,23 @@ def _callers(settings: Settings) -> Line:
     r = settings.receive
     callers = ", ".join(f"{a.ae_title} from {a.network}" for a in r.allow) or "nobody"
     return Line("receive", f"{r.ae_title} on {r.host} port {r.port} takes studies from: {callers}", wrong=not r.allow)
+
+
+def _stow(settings: Settings) -> Iterator[Line]:
+    from overread.receive.stow.doorkeeper import TokenFile, require_secret
+
+    s = settings.receive.stow
+    if not s.enabled:
+        return
+    try:
+        for token in s.tokens:
+            TokenFile(token.name, Path(token.file)).require()
+        require_secret(s.host, has_tokens=bool(s.tokens), has_certificates=False)
+    except OverreadError as error:
+        yield Line("receive.stow", str(error), wrong=True)
+        return
+    who = ", ".join(f"{token.name} by its token" for token in s.tokens) or "the allow-list, without a token"
+    yield Line("receive.stow", f"http://{s.host}:{s.port}{s.path.rstrip('/')}/studies takes studies from: {who}")
 
 
 def _durability(settings: Settings) -> Iterator[Line]:

@@ -130,10 +130,18 @@ def _listen(settings: Settings) -> Callable[[], None]:
     intake = Intake(store, wiring.quarantine(settings), admission.has_room, clerk.add, herald)
     door = Door(r.ae_title, r.host, r.port, r.max_pdu_bytes, r.acse_timeout_s, r.dimse_timeout_s, r.network_timeout_s)
     listener = Listener(door, admission, intake, herald, FAST if r.layers else STOCK)
+    stow = wiring.stow(settings, intake)
     try:
         listener.start()
     except OSError as error:
         raise ConfigError(f"cannot listen on {r.host} port {r.port}: {error.strerror}; is it in use?") from None
+    if stow is not None:
+        try:
+            stow.start()
+        except OSError as error:
+            where = f"{r.stow.host} port {r.stow.port}"
+            raise ConfigError(f"cannot listen for STOW-RS on {where}: {error.strerror}; is it in use?") from None
+        _log.info("listening for STOW-RS on %s port %d, %s", r.stow.host, stow.port, r.stow.path)
     clerk.start()
     reach = "this machine only (the default; see [[receive.allow]])" if admission.only_loopback() else "the allow-list"
     _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, listener.port, reach)
@@ -146,6 +154,8 @@ def _listen(settings: Settings) -> Callable[[], None]:
 
     def stop() -> None:
         listener.stop()
+        if stow is not None:
+            stow.stop()
         clerk.stop()
         health.stop()
 

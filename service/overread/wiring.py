@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from overread.ledger import Ledger
     from overread.observe.metrics import Metrics
     from overread.receive.admission import Admission
+    from overread.receive.intake import Intake
+    from overread.receive.stow.limits import Limits
+    from overread.receive.stow.server import Server
     from overread.schedule.clock import Clock
     from overread.spool import Spool
     from overread.spool.quarantine import Quarantine
@@ -64,6 +67,42 @@ def admission(settings: Settings, store: Spool) -> Admission:
     called = r.ae_title if r.require_called_ae else None
     allow = [(a.ae_title, a.network) for a in r.allow]
     return Admission(allow, called, r.max_associations, room_left(settings, store))
+
+
+def stow(settings: Settings, intake: Intake) -> Server | None:
+    """The STOW-RS server, None when it is off; raises ConfigError when it would let anybody in."""
+    from overread.receive.stow.connection import Site
+    from overread.receive.stow.doorkeeper import AllowList, TokenFile, require_secret
+    from overread.receive.stow.server import Server
+
+    r = settings.receive
+    if not r.stow.enabled:
+        return None
+    tokens = [TokenFile(token.name, Path(token.file)) for token in r.stow.tokens]
+    for token in tokens:
+        token.require()
+    require_secret(r.stow.host, has_tokens=bool(tokens), has_certificates=False)
+    doorkeeper = AllowList([(a.ae_title, a.network) for a in r.allow], tokens, r.ae_title)
+    return Server(r.stow.host, r.stow.port, Site(r.stow.path, intake, doorkeeper, stow_limits(settings)))
+
+
+def stow_limits(settings: Settings) -> Limits:
+    """What a sender of STOW-RS may take."""
+    from overread.receive.stow.limits import Limits
+
+    s = settings.receive.stow
+    return Limits(
+        connections=s.max_connections,
+        connections_per_address=s.max_connections_per_address,
+        header_s=s.header_timeout_s,
+        idle_s=s.idle_timeout_s,
+        stall_s=s.stall_timeout_s,
+        least_bytes_s=s.min_kb_per_s * 1024,
+        header_bytes=s.max_header_kb * 1024,
+        part_bytes=s.max_part_mb * MB,
+        request_bytes=s.max_request_mb * MB,
+        parts=s.max_parts,
+    )
 
 
 def ledger(settings: Settings) -> Ledger:

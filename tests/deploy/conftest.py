@@ -46,6 +46,7 @@ def day() -> list[events.Event]:
         events.InstancesIndexed(1, 1, 1),
         *(events.SpoolDiscrepancy(kind, 1) for kind in ("unindexed", "missing", "unreadable", "half-written")),
         events.InstanceRefused("CT1", 0xC000, "truncated"),
+        events.RequestAnswered("CT1", "127.0.0.1", 202, 1, 1, 0.1, "the part is empty"),
         events.AssociationClosed("CT1"),
         events.AssociationRefused("WHO", "127.0.0.1", "calling-ae"),
         events.StudyCompleted(uid, 2, 0),

@@ -68,4 +68,5 @@ def _check(settings: Settings, source: str) -> None:
 def _resolve(settings: Settings, base: Path) -> Settings:
     models = tuple(str(base / m) for m in settings.models)
     deliver = tuple(replace(d, folder=str(base / d.folder) if d.folder else "") for d in settings.deliver)
-    return replace(settings, data=str(base / settings.data), models=models, deliver=deliver)
+    coming = receive.resolve(settings.receive, base)
+    return replace(settings, data=str(base / settings.data), models=models, receive=coming, deliver=deliver)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from overread.domain.errors import ConfigError
 from overread.settings.limits import ae_title, at_least, choice, within
@@ -16,6 +18,18 @@ _LEAST = {
     "network_timeout_s": 0.1,
     "min_free_mb": 0,
 }
+_STOW_LEAST = {
+    "max_connections": 1,
+    "max_connections_per_address": 1,
+    "header_timeout_s": 0.1,
+    "idle_timeout_s": 0.1,
+    "stall_timeout_s": 0.1,
+    "min_kb_per_s": 0,
+    "max_header_kb": 1,
+    "max_part_mb": 1,
+    "max_request_mb": 1,
+    "max_parts": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,38 @@ class Caller:
 
     ae_title: str = "*"
     network: str = "127.0.0.0/8"
+
+
+@dataclass(frozen=True)
+class Token:
+    """A sender of STOW-RS: the name it goes by, as an AE title, and the file that holds its bearer token."""
+
+    name: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Stow:
+    """The STOW-RS server: its address, whose tokens it takes, and its limits (MB of 2^20 bytes, seconds, how many).
+
+    ``path`` is where ``/studies`` begins.
+    """
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8104
+    path: str = "/dicom-web"
+    tokens: tuple[Token, ...] = ()
+    max_connections: int = 256
+    max_connections_per_address: int = 256
+    header_timeout_s: float = 10.0
+    idle_timeout_s: float = 60.0
+    stall_timeout_s: float = 30.0
+    min_kb_per_s: float = 1.0
+    max_header_kb: int = 16
+    max_part_mb: int = 4096
+    max_request_mb: int = 16384
+    max_parts: int = 10000
 
 
 @dataclass(frozen=True)
@@ -47,6 +93,7 @@ class Receive:
     min_free_mb: int = 1024
     durability: str = "full"
     layers: bool = True
+    stow: Stow = field(default_factory=Stow)
 
 
 def check(r: Receive, source: str) -> None:
@@ -61,3 +108,24 @@ def check(r: Receive, source: str) -> None:
             ipaddress.ip_network(caller.network)
         except ValueError as error:
             raise ConfigError(f"{source}: receive.allow network {caller.network!r}: {error}") from None
+    _check_stow(r.stow, source)
+
+
+def _check_stow(s: Stow, source: str) -> None:
+    within(s.port, 0, 65535, source, "receive.stow.port")
+    at_least(s, _STOW_LEAST, source, "receive.stow")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", s.path):
+        raise ConfigError(f"{source}: receive.stow.path {s.path!r} is no path; it is like /dicom-web, or / for none")
+    names = [token.name for token in s.tokens]
+    for token in s.tokens:
+        ae_title(token.name, source, "receive.stow.tokens: name")
+        if not token.file:
+            raise ConfigError(f"{source}: receive.stow.tokens {token.name!r} needs a file that holds its token")
+        if names.count(token.name) > 1:
+            raise ConfigError(f"{source}: two of receive.stow.tokens share the name {token.name!r}; names must differ")
+
+
+def resolve(r: Receive, base: Path) -> Receive:
+    """Relative paths of files are relative to ``base``."""
+    tokens = tuple(replace(token, file=str(base / token.file)) for token in r.stow.tokens)
+    return replace(r, stow=replace(r.stow, tokens=tokens))

@@ -99,13 +99,19 @@ NOTHING: Value = (b"", b"")
 
 
 def read_header(
-    read_at: ReadAt, size_bytes: int, transfer_syntax_uid: str, *, scratch: Path | None = None
+    read_at: ReadAt,
+    size_bytes: int,
+    transfer_syntax_uid: str,
+    *,
+    scratch: Path | None = None,
+    pixels_due: bool = False,
 ) -> Header:
     """Read the header of an encoded data set (PS3.5 Section 7), and see that all of it is there, without its pixels.
 
     ``read_at(offset, count)`` gives its bytes, fewer only at the end. A deflated one is inflated into a temporary file
-    without a name, in ``scratch`` if given. Raises Refused, naming the attribute, when the data set cannot be read, is
-    cut off, or does not say which instance it is; OSError when the disk fails.
+    without a name, in ``scratch`` if given. ``pixels_due``: a header of an image without pixels has been cut off, too.
+    Raises Refused, naming the attribute, when the data set cannot be read, is cut off, or does not say which instance
+    it is; OSError when the disk fails.
     """
     try:
         encoding = _encoding(transfer_syntax_uid)
@@ -115,6 +121,8 @@ def read_header(
             for keyword in UIDS:
                 header.uid(keyword)
             _require_pixels(found.pixels, header)
+            if pixels_due and not found.pixels and _native_bytes(header):
+                raise Refused("the header describes an image, and the data set ends before its pixels")
             return header
     except (ArithmeticError, LookupError, ValueError, struct.error) as error:
         # The edge to whatever a stranger sends: no error that broken data causes may reach the network thread.
