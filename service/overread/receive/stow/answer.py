@@ -27,6 +27,7 @@ STATUSES = {
     413: "larger than a request, or than each instance of it, may be; the payload says what was stored before",
     415: "Content-Type, Content-Encoding or every part is of a kind that is not taken",
     431: "the head of the request is too long",
+    500: "a fault of overread; try again",
     501: "a transfer coding other than chunked",
     503: "there is no room, or too many are connected; try again after Retry-After",
 }

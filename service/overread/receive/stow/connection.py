@@ -7,18 +7,19 @@ import socket
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from overread.domain.events import RequestAnswered, Trouble
 from overread.receive.intake import Intake
 from overread.receive.stow.answer import RETRY_AFTER_S, answer, reason_of
 from overread.receive.stow.body import Body, Chunked, Counted, CutOff, TooMuch
 from overread.receive.stow.doorkeeper import Doorkeeper, Guest, Visitor, bearer
-from overread.receive.stow.exchange import Exchange, Refusal, read_head, respond, say_continue
+from overread.receive.stow.exchange import Answer, Exchange, Refusal, read_head, respond, say_continue
+from overread.receive.stow.finishing import Finishing
 from overread.receive.stow.limits import Limits
 from overread.receive.stow.multipart import Multipart
 from overread.receive.stow.request import Order, judge
-from overread.receive.stow.store import Report, Store
+from overread.receive.stow.store import Outcome, Report, Store
 from overread.receive.stow.wire import TooSlow, Wire
 
 EPILOGUE_BYTES = 4 << 10
@@ -40,6 +41,7 @@ class Site:
     limits: Limits
     secure: Secure | None = None
     title_of: TitleOf | None = None
+    finishing: Finishing[Outcome] = field(default_factory=Finishing)
 
 
 class Connection:
@@ -57,6 +59,7 @@ class Connection:
         except Exception as error:
             # The edge of this thread: a fault of ours ends one connection, and no acknowledgement is sent after it.
             self._site.intake.tell(Trouble("receive", type(error).__name__))
+            respond(self.wire, None, Answer.plain(500, "the server failed; try again"), keep=False)
         finally:
             self.wire.close()
 
@@ -137,7 +140,7 @@ class Connection:
         self.wire.begin_body()
         body: Body = Counted(self.wire, order.length) if order.length else Chunked(self.wire, limits.request_bytes)
         multipart = Multipart(body.read_into, order.boundary, limits.header_bytes)
-        report = Store(self._site.intake, guest, order.study, limits).take(multipart)
+        report = Store(self._site.intake, self._site.finishing, guest, order.study, limits).take(multipart)
         if multipart.closed:
             _skip_epilogue(body)
         body.give_back()

@@ -96,9 +96,12 @@ def read_head(wire: Wire, most_bytes: int, first_s: float, whole_s: float) -> Ex
             return None
         raise Refusal(408, f"the head of the request was not whole after {whole_s:g} s") from None
     except h11.RemoteProtocolError as error:
-        if error.error_status_hint == 431:
-            raise Refusal(431, f"the head of the request is longer than {most_bytes} bytes") from None
-        raise Refusal(400, "this is no HTTP/1.1 request") from None
+        reasons = {
+            431: f"the head of the request is longer than {most_bytes} bytes",
+            501: "of transfer codings, chunked alone is known",
+        }
+        status = error.error_status_hint if error.error_status_hint in reasons else 400
+        raise Refusal(status, reasons.get(status, "this is no HTTP/1.1 request")) from None
     if not isinstance(event, h11.Request):
         return None
     rest, _ = side.trailing_data

@@ -28,7 +28,7 @@ class Order:
 
 
 def judge(exchange: Exchange, path: str, limits: Limits) -> Order:
-    """Raises Refusal: 400, 404, 405, 406, 411, 413, 415 or 501 (PS3.18 Table 10.5.3-1, RFC 9110 Section 15)."""
+    """Raises Refusal: 400, 404, 405, 406, 411, 413 or 415 (PS3.18 Table 10.5.3-1, RFC 9110 Section 15)."""
     try:
         url = urlsplit(exchange.target)
         query = parse_qs(url.query, max_num_fields=100)
@@ -78,11 +78,8 @@ def _boundary(exchange: Exchange) -> str:
 
 
 def _length(exchange: Exchange, limits: Limits) -> int | None:
-    coding = exchange.all("transfer-encoding")
-    length = exchange.fields.get("content-length", [None])[0]
-    if coding is not None:
-        if coding.strip().lower() != "chunked":
-            raise Refusal(501, "of transfer codings, chunked alone is known")
+    length = exchange.one("content-length")
+    if "transfer-encoding" in exchange.fields:  # chunked: h11 knows no other
         if length is not None:
             raise Refusal(400, "the request has both Content-Length and Transfer-Encoding (RFC 9112 Section 6.1)")
         return None

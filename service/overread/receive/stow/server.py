@@ -67,6 +67,7 @@ class Server:
         until = time.monotonic() + JOIN_S
         for _, thread in still:
             thread.join(max(0.0, until - time.monotonic()))
+        self._site.finishing.stop()
 
     def _accept_all(self, listening: socket.socket) -> None:
         while not self._stopping:

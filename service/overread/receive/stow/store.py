@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import enum
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from overread.domain.errors import Refused
@@ -12,6 +13,7 @@ from overread.domain.events import InstanceRefused
 from overread.receive.intake import CANNOT_UNDERSTAND, OUT_OF_RESOURCES, Claim, Intake, Reception, Verdict
 from overread.receive.stow.body import CutOff, TooMuch
 from overread.receive.stow.doorkeeper import Guest
+from overread.receive.stow.finishing import Finishing
 from overread.receive.stow.limits import Limits
 from overread.receive.stow.media import read_media_type
 from overread.receive.stow.multipart import Multipart, NotMultipart, Part
@@ -76,17 +78,20 @@ class Report:
 
 
 class Store:
-    """Takes the parts of requests of one guest. ``study`` empty takes instances of any."""
+    """Takes the parts of one request. ``study`` empty takes instances of any."""
 
-    def __init__(self, intake: Intake, guest: Guest, study: str, limits: Limits) -> None:
-        self._intake, self._guest, self._study, self._limits = intake, guest, study, limits
+    def __init__(self, intake: Intake, finishing: Finishing[Outcome], guest: Guest, study: str, limits: Limits) -> None:
+        self._intake, self._finishing = intake, finishing
+        self._guest, self._study, self._limits = guest, study, limits
+        self._begun: dict[str, Future[Outcome]] = {}  # by SOP Instance UID, the last of each
 
     def take(self, multipart: Multipart) -> Report:
         """All parts; never raises for what comes. What was stored before a body broke off is in the report."""
         report = Report()
+        outcomes: list[Future[Outcome]] = []
         try:
             for outcome in self._outcomes(multipart):
-                report.outcomes.append(outcome)
+                outcomes.append(outcome)
         except NotMultipart as error:
             report.end, report.reason = End.NOT_MULTIPART, str(error)
         except CutOff as error:
@@ -95,9 +100,10 @@ class Store:
             report.end, report.reason = End.TOO_SLOW, "the body came too slowly"
         except TooMuch as error:
             report.end, report.reason = End.TOO_MUCH, str(error)
+        report.outcomes = [outcome.result() for outcome in outcomes]
         return report
 
-    def _outcomes(self, multipart: Multipart) -> Iterator[Outcome]:
+    def _outcomes(self, multipart: Multipart) -> Iterator[Future[Outcome]]:
         count = 0
         while (part := multipart.next_part()) is not None:
             count += 1
@@ -105,7 +111,7 @@ class Store:
                 raise TooMuch(f"a request may have {self._limits.parts} parts; send fewer instances in one")
             yield self._taken(multipart, part)
 
-    def _taken(self, multipart: Multipart, part: Part) -> Outcome:
+    def _taken(self, multipart: Multipart, part: Part) -> Future[Outcome]:
         wrong, size = _unfit(part), 0
         taking = _Taking(self._intake, self._guest.calling_ae, self._study)
         try:
@@ -115,12 +121,22 @@ class Store:
                     wrong = taking.too_large(piece, self._limits.part_bytes)
                 elif wrong is None:
                     taking.write(piece)
-            if wrong is None:
-                return taking.finish(whole=multipart.terminated)
-        finally:
+        except BaseException:
             taking.abandon()
+            raise
+        if wrong is None:
+            return self._finished(taking, multipart)
         self._intake.tell(InstanceRefused(self._guest.calling_ae, wrong.failure, wrong.reason))
-        return wrong
+        return _done(wrong)
+
+    def _finished(self, taking: _Taking, multipart: Multipart) -> Future[Outcome]:
+        whole, uid = multipart.terminated, taking.sop_instance_uid
+        if uid in self._begun:  # which of two came last must be seen
+            self._begun[uid].result()
+        if multipart.closed or not whole:  # nothing comes after it that could be read meanwhile
+            return _done(taking.finish(whole=whole))
+        self._begun[uid] = self._finishing.begin(lambda: taking.finish(whole=whole))
+        return self._begun[uid]
 
 
 class _Taking:
@@ -167,8 +183,13 @@ class _Taking:
         reason = f"an instance may have {most_bytes} bytes"
         return Outcome(*self._uids, OUT_OF_RESOURCES, reason, Flaw.TOO_LARGE)
 
+    @property
+    def sop_instance_uid(self) -> str:
+        """As its file meta information says, empty when that says none."""
+        return self._uids[1]
+
     def abandon(self) -> None:
-        """Leave nothing behind of what is not stored; harmless after ``finish``."""
+        """Leave nothing behind of what will not come."""
         if self._reception is not None:
             self._reception.abandon()
 
@@ -185,6 +206,12 @@ class _Taking:
     @property
     def _uids(self) -> tuple[str, str]:
         return self._head.known(SOP_CLASS), self._head.known(SOP_INSTANCE)
+
+
+def _done(outcome: Outcome) -> Future[Outcome]:
+    done: Future[Outcome] = Future()
+    done.set_result(outcome)
+    return done
 
 
 def _unfit(part: Part) -> Outcome | None:

@@ -11,6 +11,7 @@ import time
 
 QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 HEAD_BYTES = 16 << 10
+UNJUDGED_S = 0.25
 LINGER_S = 2.0
 LINGER_BYTES = 64 << 20
 
@@ -99,9 +100,9 @@ class Wire:
         return count
 
     def pace(self, now: float) -> float:
-        """Bytes a second of the body since it began; infinite in its first second, in which nobody can be judged."""
+        """Bytes a second of the body since it began; infinite at first, when nobody can be judged."""
         seconds = now - self.since
-        return self._received / seconds if seconds > 1.0 else float("inf")
+        return self._received / seconds if seconds > UNJUDGED_S else float("inf")
 
     def send(self, content: bytes) -> bool:
         """Send all of it; False when the other side is gone, or does not take it in time."""

@@ -333,7 +333,7 @@ def test_limits_are_answered_with_what_is_stored(clinic: Start, ct_bytes: Slices
     assert post(home.port, related(files)).status == 413  # by Content-Length, before anything is read
     assert home.stored() == {}
     reply = exchange(home.port, head("Transfer-Encoding: chunked"), chunked(related(files), 5000), end=True)
-    assert (reply.status, reply.stored) == (413, list(home.stored())) and 0 < len(reply.stored) < len(files)
+    assert (reply.status, set(reply.stored)) == (413, set(home.stored())) and 0 < len(reply.stored) < len(files)
     small = [files[0], b"", b"", files[1]]
     reply = store(home.port, small)
     assert (reply.status, reply.stored, len(reply.other)) == (413, [ct_bytes[0][0]], 3)
