@@ -56,6 +56,13 @@ class FileHead:
         """All that was taken so far."""
         return bytes(self._data)
 
+    @property
+    def missing(self) -> str:
+        """Why it is none when nothing follows."""
+        if len(self._data) < PREAMBLE_BYTES + len(PREFIX):
+            return "it is no DICOM file: it has less than 132 bytes (PS3.10 Section 7.1)"
+        return "it ends within its file meta information"
+
     def uid(self, tag: int) -> str:
         """One of ``UIDS``; raises Refused when it is missing or none (PS3.5 Section 9.1)."""
         value = self._values.get(tag, b"").strip(PADDING)

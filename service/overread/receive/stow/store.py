@@ -168,7 +168,7 @@ class _Taking:
             self._intake.tell(InstanceRefused(self._calling_ae, CANNOT_UNDERSTAND, EMPTY))
             return Outcome("", "", CANNOT_UNDERSTAND, EMPTY)
         if self._reception is None:
-            self._condemn("it ends within its file meta information")
+            self._condemn(self._head.missing)
             self._begin([self._head.raw])
         assert self._reception is not None
         status, reason = self._reception.finish(fault=self._fault, whole=whole)

@@ -55,7 +55,7 @@ class Clinic:
 
 @pytest.fixture
 def clinic(tmp_path: Path) -> Iterator[Callable[..., Clinic]]:
-    """``clinic(**options)``: a server; the options are those of Limits, and ``doorkeeper``, ``secure``, ``title_of``."""
+    """``clinic(**options)``: a server; options are those of Limits, ``doorkeeper``, ``secure``, ``title_of``."""
     running: list[Clinic] = []
 
     def start(**options: Any) -> Clinic:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import threading
 import time
@@ -166,4 +165,3 @@ def test_stopping_ends_who_hangs(clinic: Start) -> None:
         home.server.stop()
         assert time.monotonic() - started < 2.0
         assert until(lambda: home.server.connections == 0) and home.incoming() == []
-    assert os.listdir(home.spool.scratch) == []

@@ -103,7 +103,9 @@ def test_parts_without_content_or_headers(body: bytes, parts: list[bytes]) -> No
         assert contents([body[:at], body[at:]]) == parts or body == b"--b\r\n--b--"
 
 
-@pytest.mark.parametrize("body", [b"", b"x", b"--", b"--c\r\n\r\nx\r\n--c--", b"x--b\r\n\r\n", b"\n--b\n\n", b"x" * 200_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"x", b"--", b"--c\r\n\r\nx\r\n--c--", b"x--b\r\n\r\n", b"\n--b\n\n", b"x" * 200_000]
+)
 def test_what_has_no_boundary_is_no_multipart(body: bytes) -> None:
     with pytest.raises(NotMultipart):
         fed([body])

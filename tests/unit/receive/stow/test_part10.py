@@ -74,7 +74,17 @@ def test_values_with_long_lengths_are_read_over() -> None:
         bytes(128) + b"DICM" + struct.pack("<HH2sHL", 2, 1, b"OB", 0, 0xFFFFFFF0) + DATA,
         bytes(128) + b"DICM" + element(1, b"SH", b"x" * 1000) * (MOST_META_BYTES // 1000 + 1) + DATA,
     ],
-    ids=["a picture", "another prefix", "no class", "a path", "no syntax", "no meta", "no VR", "a lying length", "endless"],
+    ids=[
+        "a picture",
+        "another prefix",
+        "no class",
+        "a path",
+        "no syntax",
+        "no meta",
+        "no VR",
+        "a lying length",
+        "endless",
+    ],
 )
 def test_what_is_no_head_is_refused_with_the_reason(content: bytes) -> None:
     for pieces in ([content], [content[i : i + 1000] for i in range(0, len(content), 1000)]):

@@ -39,7 +39,9 @@ def test_bodies_in_chunks_of_any_size(clinic: Start, ct_bytes: Slices, files: li
     assert home.stored() == dict(ct_bytes[:3])
 
 
-def test_one_connection_serves_many_requests_also_sent_ahead(clinic: Start, ct_bytes: Slices, files: list[bytes]) -> None:
+def test_one_connection_serves_many_requests_also_sent_ahead(
+    clinic: Start, ct_bytes: Slices, files: list[bytes]
+) -> None:
     home = clinic()
     asked = b""
     for number, file in enumerate(files[:6]):
@@ -89,7 +91,7 @@ def test_all_failed_is_a_conflict_and_never_200(clinic: Start, files: list[bytes
 
 
 @pytest.mark.parametrize(
-    "closing", ["", "\r\n", "-", "--", "--\r\n", "--\r\nepilogue", "   \r\n", None], ids=lambda c: repr(c)
+    "closing", ["", "\r\n", "-", "--", "--\r\n", "--\r\nepilogue", "   \r\n", None], ids=repr
 )
 def test_a_missing_closing_boundary_loses_nothing(
     clinic: Start, ct_bytes: Slices, files: list[bytes], closing: str | None
@@ -101,7 +103,7 @@ def test_a_missing_closing_boundary_loses_nothing(
     reply = post(home.port, body)
     stored = [uid for uid, _ in ct_bytes[:2]]
     assert reply.stored == stored and home.stored() == dict(ct_bytes[:2])
-    extra = closing == "\r\n" or closing == "   \r\n"  # that is a boundary, and a part that has no end
+    extra = closing in ("\r\n", "   \r\n")  # that is a boundary, and a part that has no end
     assert (reply.status, reply.other) == ((202, [0xC000]) if extra else (200, []))
 
 
@@ -190,7 +192,9 @@ def test_a_line_that_only_begins_like_the_boundary_is_content(clinic: Start) -> 
     assert home.stored()[str(image.SOPInstanceUID)].count(lure) == 52
 
 
-def test_the_study_in_the_path_is_the_study_of_the_instance(clinic: Start, files: list[bytes], ct_bytes: Slices) -> None:
+def test_the_study_in_the_path_is_the_study_of_the_instance(
+    clinic: Start, files: list[bytes], ct_bytes: Slices
+) -> None:
     home = clinic()
     reply = store(home.port, files[:2], target="/dicom-web/studies/1.2.3")
     assert (reply.status, set(reply.failed().values()), home.stored()) == (409, {0xA900}, {})
@@ -384,7 +388,10 @@ def test_the_answer_in_xml_and_json(clinic: Start, ct_bytes: Slices, files: list
     assert found[("ReferencedSOPSequence", "1", "ReferencedSOPInstanceUID")] == ct_bytes[0][0]
     assert found[("FailedSOPSequence", "1", "FailureReason")] == str(0xC000)
     assert found[("OtherFailuresSequence", "1", "FailureReason")] == str(0xC000)
-    assert store(home.port, parts, "Accept: text/html", target="/dicom-web/studies?accept=application/dicom%2Bxml").status == 202
+    assert (
+        store(home.port, parts, "Accept: text/html", target="/dicom-web/studies?accept=application/dicom%2Bxml").status
+        == 202
+    )
     assert home.said(RequestAnswered)[0].reason
 
 
