@@ -90,9 +90,7 @@ def test_all_failed_is_a_conflict_and_never_200(clinic: Start, files: list[bytes
     assert len(reply.failed()) == 1 and len(reply.other) == 1
 
 
-@pytest.mark.parametrize(
-    "closing", ["", "\r\n", "-", "--", "--\r\n", "--\r\nepilogue", "   \r\n", None], ids=repr
-)
+@pytest.mark.parametrize("closing", ["", "\r\n", "-", "--", "--\r\n", "--\r\nepilogue", "   \r\n", None], ids=repr)
 def test_a_missing_closing_boundary_loses_nothing(
     clinic: Start, ct_bytes: Slices, files: list[bytes], closing: str | None
 ) -> None:
