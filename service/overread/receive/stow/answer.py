@@ -57,7 +57,7 @@ def answer(report: Report, media_type: str) -> Answer:
     if not report.outcomes:
         return Answer.plain(status, report.reason or "the body has no part", fields)
     if why := reason_of(report):
-        fields.append(("Warning", f'299 overread "{why}"'))
+        fields.append(("Warning", f'299 overread "{_quotable(why)}"'))
     return Answer(status, render(module(report), media_type), media_type, fields)
 
 
@@ -88,6 +88,11 @@ def _nothing_stored(failed: Sequence[Outcome]) -> int:
 def reason_of(report: Report) -> str:
     """Why not all is stored, in words for people: of a broken body, or else of the first part that failed."""
     return report.reason or next((outcome.reason for outcome in report.failed), "")
+
+
+def _quotable(text: str) -> str:
+    # Reasons are ours, but may one day quote a value: in a header field it must not end the field, nor the quotation.
+    return "".join(c if c.isascii() and c.isprintable() and c not in '"\\' else "?" for c in text)
 
 
 def module(report: Report) -> Json:
