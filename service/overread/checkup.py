@@ -41,6 +41,7 @@ def check(settings: Settings) -> Iterator[Line]:
     yield from _callers(settings)
     yield from _called(settings)
     yield from _tls(settings)
+    yield from _stow(settings)
     yield from _durability(settings)
     yield _retention(settings)
     if not settings.deliver:
@@ -185,6 +186,25 @@ def _tls(settings: Settings) -> Iterator[Line]:
         yield Line(f"  {name}", said if days > 0 else f"{path} has expired; renew it", wrong=days <= 0)
     if terms.key.stat().st_mode & 0o007:
         yield Line("  key", f"{terms.key} can be read by everybody; chmod 600 it", wrong=True)
+
+
+def _stow(settings: Settings) -> Iterator[Line]:
+    from overread.receive.stow.doorkeeper import TokenFile, require_secret
+
+    s = settings.receive.stow
+    if not s.enabled:
+        return
+    try:
+        for token in s.tokens:
+            TokenFile(token.name, Path(token.file)).require()
+        certified = s.tls and settings.receive.tls.client_certificates == "required"
+        require_secret(s.host, has_tokens=bool(s.tokens), has_certificates=certified)
+    except OverreadError as error:
+        yield Line("receive.stow", str(error), wrong=True)
+        return
+    who = ", ".join(f"{token.name} by its token" for token in s.tokens) or "the allow-list, without a token"
+    url = f"{'https' if s.tls else 'http'}://{s.host}:{s.port}{s.path.rstrip('/')}/studies"
+    yield Line("receive.stow", f"{url} takes studies from: {who}")
 
 
 def _durability(settings: Settings) -> Iterator[Line]:

@@ -18,6 +18,8 @@ from overread.receive.associations import presentation_contexts
 from overread.receive.certificates import SUITES
 from overread.receive.commitment import judge, request
 from overread.receive.intake import CANNOT_UNDERSTAND, MISMATCH, OUT_OF_RESOURCES, SUCCESS
+from overread.receive.stow import answer
+from overread.receive.stow.accept import OFFERS
 from overread.receive.waiting import LONGEST_REQUEST_BYTES
 from overread.settings import Receive
 from overread.spool.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
@@ -70,6 +72,7 @@ def statement() -> Iterator[str]:
     yield from _overview()
     yield from _scp()
     yield from _commitment()
+    yield from _stow()
     yield from _scu()
     yield from _results()
     yield from _rest()
@@ -89,6 +92,7 @@ def _overview() -> Iterator[str]:
 | Verification | yes (`overread check`) | yes |
 | Storage | yes: results | yes: images and anything else that is stored |
 | Storage Commitment Push Model | no | yes |
+| Studies Service, Store (STOW-RS) | no | yes, when `receive.stow` is enabled |
 | Query/Retrieve, Study Root FIND | yes: proof of delivery | no |
 
 Implementation Class UID `{IMPLEMENTATION_CLASS_UID}`.
@@ -150,11 +154,43 @@ def _commitment() -> Iterator[str]:
     yield from (f"| 0x{status:04X} | {meaning} |" for status, meaning in ACTION_STATUSES.items())
     yield from ("", "| Failure Reason | meaning |", "|---|---|")
     yield from (f"| 0x{reason:04X} | {meaning} |" for reason, meaning in FAILURE_REASONS.items())
+
+
+def _stow() -> Iterator[str]:
+    s, offers = Receive().stow, ", ".join(f"`{offer}`" for offer in OFFERS)
+    yield from f"""## 3 As origin server of STOW-RS (PS3.18 Section 10.5)
+
+- `POST {s.path}/studies` and `POST {s.path}/studies/{{study}}`, by default on port {s.port} when enabled.
+  Nothing else: no retrieval, no query, no capabilities. HTTP/1.1, Content-Length or chunked, persistent
+  connections, `Expect: 100-continue`.
+- Request: `multipart/related; type="application/dicom"`, each part a Part 10 file in any transfer syntax of the
+  Standard. Parameters may be quoted or not. `type`, and the Content-Type of a part, may be missing. A
+  `transfer-syntax` parameter decides nothing: the file meta information does. No Content-Encoding; of
+  Content-Transfer-Encoding only binary.
+- Judged, stored and made durable as by C-STORE, the file meta information in the place of the command. The data
+  set is kept byte for byte, the file meta information is written anew. A part without readable file meta
+  information is kept in quarantine as it came.
+- A missing closing boundary does not lose the part before it: it is taken when the request was complete, its
+  elements end where the body does, and an image has its pixels. Otherwise it fails.
+- A body that breaks off: instances stored by then stay and are reported, the one on its way is dropped.
+- Response: {offers}, by Accept or the query
+  parameter `accept`; the first by default. Store Instances Response Module: ReferencedSOPSequence,
+  FailedSOPSequence, and OtherFailuresSequence for what has no readable SOP Instance UID; RetrieveURL is empty.
+- Failure Reasons are the C-STORE statuses above; 0xA900 also when an instance is not of the study in the path,
+  0xA700 also when it is larger than it may be. The `Warning` header says why in words.
+- Security: bearer tokens (RFC 6750) and an allow-list of networks. Without tokens it listens on loopback only.
+- Limits, all in the settings: head and headers of a part {s.max_header_kb} kB, instance {s.max_part_mb} MB,
+  request {s.max_request_mb} MB and {s.max_parts} parts, {s.max_connections} connections; {s.header_timeout_s:g} s for
+  a head, {s.stall_timeout_s:g} s without a byte, {s.min_kb_per_s:g} kB/s on average. File meta information: 64 kB.
+
+| status | meaning |
+|---|---|""".splitlines()
+    yield from (f"| {status} | {meaning} |" for status, meaning in answer.STATUSES.items())
     yield ""
 
 
 def _scu() -> Iterator[str]:
-    yield from """## 3 As initiator of associations (Storage SCU, FIND SCU)
+    yield from """## 4 As initiator of associations (Storage SCU, FIND SCU)
 
 One association carries all results of one reading to one destination; a second one asks for them by C-FIND at
 IMAGE level (Study, Series and SOP Instance UID). Failures 0xA7xx are tried again with growing patience, 0xA9xx
@@ -170,7 +206,7 @@ and 0xCxxx are not; warnings 0xBxxx count as stored; 0x0111 is settled by asking
 
 
 def _results() -> Iterator[str]:
-    yield from """## 4 Objects made
+    yield from """## 5 Objects made
 
 - **Segmentation** (PS3.3 A.51): BINARY, every source instance referenced, segments coded, tracking ID and UID,
   algorithm identified; patient, study and frame of reference of the source.
@@ -184,7 +220,7 @@ def _results() -> Iterator[str]:
 
 def _rest() -> Iterator[str]:
     yield ""
-    yield from """## 5 Character sets, security, media
+    yield from """## 6 Character sets, security, media
 
 Character sets are stored as they come. No media services.
 

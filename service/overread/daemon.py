@@ -25,6 +25,7 @@ from overread.settings import Settings
 
 if TYPE_CHECKING:
     from overread.receive.listener import Listener
+    from overread.receive.stow.server import Server as StowServer
     from overread.receive.tls import Tls
 
 _log = logging.getLogger("overread.daemon")
@@ -149,9 +150,13 @@ def _listen(settings: Settings) -> Callable[[], None]:
     intake = wiring.intake(settings, store, clerk.add, herald)
     commitment, tls = wiring.commitment(settings, herald), wiring.tls(settings, herald, admission)
     door, layers = wiring.door(settings), wiring.layers(settings)
-    listener = Listener(door, admission, intake, herald, layers, tls=tls, crew=crew, commitment=commitment)
+    secure = tls if r.tls.port else None
+    listener = Listener(door, admission, intake, herald, layers, tls=secure, crew=crew, commitment=commitment)
     _open(listener, settings, tls)
     crew.start()
+    stow = wiring.stow(settings, intake, admission, tls)
+    if stow is not None:
+        _open_stow(stow, settings)
     clerk.start()
     commitment.start()
     reach = "this machine only (the default; see [[receive.allow]])" if admission.only_loopback() else "the allow-list"
@@ -171,6 +176,8 @@ def _listen(settings: Settings) -> Callable[[], None]:
 
     def stop() -> None:
         listener.stop()
+        if stow is not None:
+            stow.stop()
         crew.stop()
         commitment.stop()
         clerk.stop()
@@ -184,11 +191,22 @@ def _open(listener: Listener, settings: Settings, tls: Tls | None) -> None:
     try:
         listener.start()
     except OSError as error:
-        ports = f"{r.port} or {r.tls.port} (TLS)" if tls else f"{r.port}"
+        ports = f"{r.port} or {r.tls.port} (TLS)" if r.tls.port else f"{r.port}"
         raise ConfigError(f"cannot listen on {r.host} port {ports}: {error.strerror}; is it in use?") from None
     if tls is not None:
         signal.signal(signal.SIGHUP, lambda *_: tls.reload_soon())
+    if r.tls.port:
         _log.info("secure on port %d, client certificates: %s", listener.secure_port, r.tls.client_certificates)
+
+
+def _open_stow(stow: StowServer, settings: Settings) -> None:
+    s = settings.receive.stow
+    try:
+        stow.start()
+    except OSError as error:
+        where = f"{s.host} port {s.port}"
+        raise ConfigError(f"cannot listen for STOW-RS on {where}: {error.strerror}; is it in use?") from None
+    _log.info("listening for STOW-RS on %s port %d, %s%s", s.host, stow.port, s.path, " over TLS" if s.tls else "")
 
 
 def _processes() -> int:

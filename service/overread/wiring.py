@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from overread.receive.door import Door
     from overread.receive.intake import Intake
     from overread.receive.receipt import Receipt
+    from overread.receive.stow.limits import Limits as StowLimits
+    from overread.receive.stow.server import Server
     from overread.receive.tls import Tls
     from overread.receive.upper_layer import Layers
     from overread.schedule.clock import Clock
@@ -95,8 +97,8 @@ def tls_terms(settings: Settings) -> Terms | None:
     """With what TLS is spoken; None when it is not."""
     from overread.receive.certificates import Terms
 
-    t = settings.receive.tls
-    if not t.port:
+    t, s = settings.receive.tls, settings.receive.stow
+    if not t.port and not (s.enabled and s.tls):
         return None
     client_ca, crl = (Path(p) if p else None for p in (t.client_ca, t.crl))
     demand, timeout_s = t.client_certificates, t.handshake_timeout_s
@@ -178,6 +180,53 @@ def commitment(settings: Settings, herald: Herald) -> Commitment:
     patience = Patience(c.timeout_s, c.first_retry_s, c.give_up_after_h * 3600)
     reporter = Reporter(cases, peers, r.ae_title, patience, herald)
     return Commitment(cases, reporter, r.limits.commitment_instances, herald)
+
+
+def stow(settings: Settings, received: Intake, admitted: Admission, secure: Tls | None) -> Server | None:
+    """The STOW-RS server, None when it is off; raises ConfigError when it would let anybody in."""
+    from overread.receive.stow.connection import Site
+    from overread.receive.stow.doorkeeper import Admitting, AllowList, TokenFile, require_secret
+    from overread.receive.stow.server import Server
+
+    r = settings.receive
+    if not r.stow.enabled:
+        return None
+    tokens = [TokenFile(token.name, Path(token.file)) for token in r.stow.tokens]
+    for token in tokens:
+        token.require()
+    secure = secure if r.stow.tls else None
+    has_certificates = secure is not None and r.tls.client_certificates == "required"
+    require_secret(r.stow.host, has_tokens=bool(tokens), has_certificates=has_certificates)
+    doorkeeper = Admitting(AllowList([(a.ae_title, a.network) for a in r.allow], tokens, r.ae_title), admitted)
+    site = Site(
+        r.stow.path,
+        received,
+        doorkeeper,
+        stow_limits(settings),
+        secure.wrap if secure else None,
+        secure.ae_title_of if secure else None,
+        left=doorkeeper.leave,
+    )
+    return Server(r.stow.host, r.stow.port, site)
+
+
+def stow_limits(settings: Settings) -> StowLimits:
+    """What a sender of STOW-RS may take."""
+    from overread.receive.stow.limits import Limits
+
+    s = settings.receive.stow
+    return Limits(
+        connections=s.max_connections,
+        connections_per_address=s.max_connections_per_address,
+        header_s=s.header_timeout_s,
+        idle_s=s.idle_timeout_s,
+        stall_s=s.stall_timeout_s,
+        least_bytes_s=s.min_kb_per_s * 1024,
+        header_bytes=s.max_header_kb * 1024,
+        part_bytes=s.max_part_mb * MB,
+        request_bytes=s.max_request_mb * MB,
+        parts=s.max_parts,
+    )
 
 
 def ledger(settings: Settings) -> Ledger:

@@ -49,6 +49,7 @@ def day() -> list[events.Event]:
         events.CommitmentRequested("CT1", 0x0000, 2),
         events.CommitmentJudged("CT1", 1, 1),
         *(events.CommitmentReported("CT1", outcome) for outcome in ("same-association", "nowhere")),
+        events.RequestAnswered("CT1", "127.0.0.1", 202, 1, 1, 0.1, "the part is empty"),
         events.AssociationClosed("CT1"),
         events.AssociationRefused("WHO", "127.0.0.1", "calling-ae"),
         *(events.ConnectionDropped("127.0.0.1", why) for why in ("silent", "handshake-refused")),

@@ -81,6 +81,19 @@ class InstanceRefused(Event):
 
 
 @dataclass(frozen=True)
+class RequestAnswered(Event):
+    """A request of STOW-RS: the HTTP ``status`` that was answered, and how many instances are stored and are not."""
+
+    calling_ae: str
+    address: str
+    status: int
+    stored: int
+    failed: int
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class InstancesIndexed(Event):
     """A batch is in the ledger: so many new instances, so many that were there already, and so many that came with
     other content than before."""

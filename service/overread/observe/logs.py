@@ -78,11 +78,22 @@ def log_event(event: events.Event) -> None:
 
 def _level(event: events.Event) -> int:
     match event:
-        case events.InstanceReceived() | events.InstancesIndexed() | events.SpoolDiscrepancy():
+        case (
+            events.InstanceReceived()
+            | events.InstancesIndexed()
+            | events.SpoolDiscrepancy()
+            | events.RequestAnswered(status=200)
+        ):
             return logging.DEBUG  # of the latter two, what matters is logged where the study or the file is known
         case events.CertificatesNotTaken():
             return logging.ERROR
-        case events.WorkerDied() | events.Trouble() | events.AssociationRefused() | events.InstanceRefused():
+        case (
+            events.WorkerDied()
+            | events.Trouble()
+            | events.AssociationRefused()
+            | events.InstanceRefused()
+            | events.RequestAnswered()
+        ):
             return logging.WARNING
         case (
             events.JobMoved(after=JobState.FAILED)

@@ -31,6 +31,7 @@ REPORTS: Final = ("same-association", "new-association", "unanswered", "unreacha
 ACTION_STATUSES: Final = (0x0000, 0x0112, 0x0115, 0x0120, 0x0123, 0x0212, 0x0213)  # PS3.7 Section 10.1.4.1.10
 DEATHS: Final = ("crash", "timeout", "memory")
 STATUSES: Final = (0x0110, 0x0117, 0x0122, 0x0124, 0xA700, 0xA900, 0xC000)  # PS3.4 Table B.2-1, PS3.7 Annex C
+HTTP_STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 411, 413, 415, 431, 500, 501, 503)
 
 _RECEIVE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _STAGE_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 180, 300, 600, 900, 1800)
@@ -120,6 +121,7 @@ class Metrics:
         self._instances_refused = self._counter(
             "instances_refused", "Instances answered with a failure, by C-STORE status.", "status"
         )
+        self._requests = self._counter("stow_requests", "Requests of STOW-RS, by the HTTP status answered.", "status")
         self._receive_seconds = self._histogram(
             "receive_duration_seconds", "Seconds from a C-STORE request to its answer.", _RECEIVE_S
         )
@@ -183,6 +185,8 @@ class Metrics:
         for status in STATUSES:
             self._instances_refused.labels(self._bound("status", f"0x{status:04X}"))
         self._start_commitment()
+        for http_status in HTTP_STATUSES:
+            self._requests.labels(self._bound("http_status", str(http_status)))
         for model in self._models:
             self._start_model(self._bound("model", model))
         for destination in (self._bound("destination", d) for d in self._destinations):
@@ -222,6 +226,7 @@ class Metrics:
             events.InstanceRefused: lambda e: self._instances_refused.labels(
                 self._bound("status", f"0x{e.status & 0xFFFF:04X}")
             ).inc(),
+            events.RequestAnswered: lambda e: self._requests.labels(self._bound("http_status", str(e.status))).inc(),
             events.InstancesIndexed: self._instances_indexed,
             events.SpoolDiscrepancy: lambda e: self._discrepancies.labels(self._bound("discrepancy", e.kind)).set(
                 e.count

@@ -31,7 +31,8 @@ UID = re.compile(r"[0-9][0-9.]{0,63}")
 class Claim:
     """What the sender says of the data set that follows: of which class and UID it is, and how it is encoded.
 
-    ``unwanted``: why none is taken from it at the moment, empty when nothing speaks against it.
+    ``unwanted``: why none is taken from it at the moment, empty when nothing speaks against it. ``study_uid`` empty
+    leaves open which study it is of.
     """
 
     sop_class_uid: str
@@ -40,6 +41,7 @@ class Claim:
     calling_ae: str
     called_ae: str = ""
     unwanted: str = ""
+    study_uid: str = ""
 
 
 class Verdict(Exception):
@@ -109,13 +111,17 @@ class Reception:
             self._verdict = self._fault(error)
             self.abandon()
 
-    def finish(self) -> tuple[int, str]:
-        """Judge and store; returns the C-STORE status and an Error Comment, empty for success."""
+    def finish(self, *, fault: Verdict | None = None, whole: bool = True) -> tuple[int, str]:
+        """Judge and store; returns the C-STORE status and an Error Comment, empty for success.
+
+        ``fault`` is what its bearer knows to be wrong with it. ``whole`` false: nothing but the data set itself can
+        prove that it did not end too early.
+        """
         self.write(())
         try:
-            if self._verdict is not None:
-                raise self._verdict
-            self._store()
+            if (verdict := self._verdict or fault) is not None:
+                raise verdict
+            self._store(whole=whole)
         except Verdict as verdict:
             return self._refuse(verdict)
         except Exception as error:
@@ -136,16 +142,16 @@ class Reception:
         c = self._claim
         return file_meta(c.sop_class_uid, c.sop_instance_uid, c.transfer_syntax_uid, c.calling_ae, c.called_ae)
 
-    def _store(self) -> None:
+    def _store(self, *, whole: bool) -> None:
         draft, claim, intake = self._draft, self._claim, self._intake
         assert draft is not None
-        header = self._judged(draft)
+        header = self._judged(draft, whole=whole)
         stored = intake.spool.keep_draft(draft, header.uid("StudyInstanceUID"), claim.sop_instance_uid)
         self._draft = None
         seconds = time.monotonic() - self._started
         intake.keep(Receipt(header, stored, claim.calling_ae, time.time(), seconds, claim.called_ae))
 
-    def _judged(self, draft: Draft) -> Header:
+    def _judged(self, draft: Draft, *, whole: bool) -> Header:
         claim = self._claim
         try:
             header = read_header(
@@ -154,6 +160,7 @@ class Reception:
                 claim.transfer_syntax_uid,
                 scratch=self._intake.spool.scratch,
                 limits=self._intake.limits,
+                pixels_due=not whole,
             )
         except Refused as error:
             raise Verdict(CANNOT_UNDERSTAND, str(error)) from error
@@ -161,6 +168,8 @@ class Reception:
             raise Verdict(MISMATCH, "the data set's SOPInstanceUID is not the one in the command")
         if header.uid("SOPClassUID") != claim.sop_class_uid:
             raise Verdict(MISMATCH, "the data set's SOPClassUID is not the one in the command")
+        if claim.study_uid and header.uid("StudyInstanceUID") != claim.study_uid:
+            raise Verdict(MISMATCH, "the data set's StudyInstanceUID is not the one in the request")
         return header
 
     def _refuse(self, verdict: Verdict) -> tuple[int, str]:

@@ -66,6 +66,13 @@ class Tls:
             raise
         return secured
 
+    def wrap(self, plain: socket.socket) -> ssl.SSLSocket:
+        """The same as ``begin``, with the time-out that ``plain`` had. Raises OSError."""
+        timeout_s = plain.gettimeout()
+        secured = self.begin(plain)
+        secured.settimeout(timeout_s)
+        return secured
+
     @staticmethod
     def names_of(secured: ssl.SSLSocket) -> tuple[str, ...]:
         """The names in the client's certificate: common name, then DNS names, URIs and mail addresses."""

@@ -83,8 +83,5 @@ def _check(settings: Settings, source: str) -> None:
 def _resolve(settings: Settings, base: Path) -> Settings:
     models = tuple(str(base / m) for m in settings.models)
     deliver = tuple(replace(d, folder=str(base / d.folder) if d.folder else "") for d in settings.deliver)
-    t = settings.receive.tls
-    certificate, key, client_ca, crl = (str(base / f) if f else "" for f in (t.certificate, t.key, t.client_ca, t.crl))
-    tls = replace(t, certificate=certificate, key=key, client_ca=client_ca, crl=crl)
-    door = replace(settings.receive, tls=tls)
-    return replace(settings, data=str(base / settings.data), models=models, deliver=deliver, receive=door)
+    coming = receive.resolve(settings.receive, base)
+    return replace(settings, data=str(base / settings.data), models=models, receive=coming, deliver=deliver)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from overread.domain.called import PRIORITIES
 from overread.domain.errors import ConfigError
@@ -33,6 +34,18 @@ _LEAST_LIMITS: dict[str, float] = {
     "inflated_mb": 1,
     "inflated_ratio": 10,
     "commitment_instances": 1,
+}
+_STOW_LEAST = {
+    "max_connections": 1,
+    "max_connections_per_address": 1,
+    "header_timeout_s": 0.1,
+    "idle_timeout_s": 0.1,
+    "stall_timeout_s": 0.1,
+    "min_kb_per_s": 0,
+    "max_header_kb": 1,
+    "max_part_mb": 1,
+    "max_request_mb": 1,
+    "max_parts": 1,
 }
 
 
@@ -112,6 +125,39 @@ class Commitment:
 
 
 @dataclass(frozen=True)
+class Token:
+    """A sender of STOW-RS: the name it goes by, as an AE title, and the file that holds its bearer token."""
+
+    name: str
+    file: str
+
+
+@dataclass(frozen=True)
+class Stow:
+    """The STOW-RS server: its address, whose tokens it takes, and its limits (MB of 2^20 bytes, seconds, how many).
+
+    ``path`` is where ``/studies`` begins. ``tls``: HTTPS, with what the ``tls`` table of DIMSE says.
+    """
+
+    enabled: bool = False
+    host: str = "127.0.0.1"
+    port: int = 8104
+    path: str = "/dicom-web"
+    tls: bool = False
+    tokens: tuple[Token, ...] = ()
+    max_connections: int = 256
+    max_connections_per_address: int = 256
+    header_timeout_s: float = 10.0
+    idle_timeout_s: float = 60.0
+    stall_timeout_s: float = 30.0
+    min_kb_per_s: float = 1.0
+    max_header_kb: int = 16
+    max_part_mb: int = 4096
+    max_request_mb: int = 16384
+    max_parts: int = 10000
+
+
+@dataclass(frozen=True)
 class Receive:
     """The DIMSE listener: its address, who may call, and its limits (bytes, seconds, free disk in MB).
 
@@ -140,6 +186,7 @@ class Receive:
     processes: int = 0
     limits: Limits = field(default_factory=Limits)
     commitment: Commitment = field(default_factory=Commitment)
+    stow: Stow = field(default_factory=Stow)
 
 
 def check(r: Receive, source: str) -> None:
@@ -152,9 +199,10 @@ def check(r: Receive, source: str) -> None:
     _check_called(r, source)
     for caller in r.allow:
         _check_caller(caller, r, source)
-    _check_tls(r.tls, source)
+    _check_tls(r.tls, r.stow.enabled and r.stow.tls, source)
     at_least(r.limits, _LEAST_LIMITS, source, "receive.limits")
     _check_commitment(r.commitment, source)
+    _check_stow(r.stow, source)
 
 
 def _check_called(r: Receive, source: str) -> None:
@@ -192,19 +240,20 @@ def _check_caller(caller: Caller, r: Receive, source: str) -> None:
         )
 
 
-def _check_tls(tls: Tls, source: str) -> None:
+def _check_tls(tls: Tls, also: bool, source: str) -> None:
     within(tls.port, 0, 65535, source, "receive.tls.port")
     choice(tls.client_certificates, CLIENT_CERTIFICATES, "receive.tls.client_certificates", source)
     choice(tls.profile, PROFILES, "receive.tls.profile", source)
     at_least(tls, {"handshake_timeout_s": 0.1}, source, "receive.tls")
-    if not tls.port:
+    if not tls.port and not also:
         return
+    asked = "receive.tls.port" if tls.port else "receive.stow.tls"
     wanted = {"certificate": tls.certificate, "key": tls.key}
     if tls.client_certificates != "none":
         wanted["client_ca"] = tls.client_ca
     for name, value in wanted.items():
         if not value:
-            raise ConfigError(f"{source}: receive.tls.port is set, so receive.tls.{name} must name a PEM file")
+            raise ConfigError(f"{source}: {asked} is set, so receive.tls.{name} must name a PEM file")
     if tls.crl and tls.client_certificates == "none":
         raise ConfigError(f"{source}: receive.tls.crl is for client certificates; set receive.tls.client_certificates")
 
@@ -220,3 +269,26 @@ def _check_commitment(c: Commitment, source: str) -> None:
             raise ConfigError(f"{source}: receive.commitment.peers {peer.ae_title!r} needs a host")
         if titles.count(peer.ae_title) > 1:
             raise ConfigError(f"{source}: two receive.commitment.peers share the ae_title {peer.ae_title!r}")
+
+
+def _check_stow(s: Stow, source: str) -> None:
+    within(s.port, 0, 65535, source, "receive.stow.port")
+    at_least(s, _STOW_LEAST, source, "receive.stow")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*/?", s.path):
+        raise ConfigError(f"{source}: receive.stow.path {s.path!r} is no path; it is like /dicom-web, or / for none")
+    names = [token.name for token in s.tokens]
+    for token in s.tokens:
+        ae_title(token.name, source, "receive.stow.tokens: name")
+        if not token.file:
+            raise ConfigError(f"{source}: receive.stow.tokens {token.name!r} needs a file that holds its token")
+        if names.count(token.name) > 1:
+            raise ConfigError(f"{source}: two of receive.stow.tokens share the name {token.name!r}; names must differ")
+
+
+def resolve(r: Receive, base: Path) -> Receive:
+    """Relative paths of files are relative to ``base``."""
+    tokens = tuple(replace(token, file=str(base / token.file)) for token in r.stow.tokens)
+    t = r.tls
+    certificate, key, client_ca, crl = (str(base / f) if f else "" for f in (t.certificate, t.key, t.client_ca, t.crl))
+    tls = replace(t, certificate=certificate, key=key, client_ca=client_ca, crl=crl)
+    return replace(r, stow=replace(r.stow, tokens=tokens), tls=tls)

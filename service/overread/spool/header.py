@@ -34,7 +34,7 @@ from overread.spool.elements import (
 )
 from overread.spool.inflate import inflated
 from overread.spool.limits import LENIENT, LIMITS, Limits
-from overread.spool.pixels import BIG_ENDIAN, IMPLICIT, Source, require_pixels
+from overread.spool.pixels import BIG_ENDIAN, IMPLICIT, Source, native_bytes, require_pixels
 
 KEYWORDS = [
     "SpecificCharacterSet",
@@ -100,12 +100,14 @@ def read_header(
     *,
     scratch: Path | None = None,
     limits: Limits = LIMITS,
+    pixels_due: bool = False,
 ) -> Header:
     """Read the header of an encoded data set (PS3.5 Section 7), and see that all of it is there, without its pixels.
 
     ``read_at(offset, count)`` gives its bytes, fewer only at the end. A deflated one is inflated into a temporary file
-    without a name, in ``scratch`` if given. Raises Refused, naming the attribute, when the data set cannot be read, is
-    cut off, or does not say which instance it is; OSError when the disk fails.
+    without a name, in ``scratch`` if given. ``pixels_due``: a header of an image without pixels has been cut off, too.
+    Raises Refused, naming the attribute, when the data set cannot be read, is cut off, or does not say which instance
+    it is; OSError when the disk fails.
     """
     try:
         encoding = _encoding(transfer_syntax_uid)
@@ -115,6 +117,8 @@ def read_header(
             for keyword in UIDS:
                 header.uid(keyword)
             require_pixels(found.pixels, header, Source(read_plain_at, plain_bytes, encoding), limits)
+            if pixels_due and not found.pixels and native_bytes(header, header.integer("NumberOfFrames") or 1):
+                raise Refused("the header describes an image, and the data set ends before its pixels")
             return header
     except (ArithmeticError, LookupError, ValueError, struct.error) as error:
         # The edge to whatever a stranger sends: no error that broken data causes may reach the network thread.

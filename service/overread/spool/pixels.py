@@ -62,7 +62,7 @@ def require_pixels(pixels: Mapping[int, Place], header: Described, source: Sourc
     if not pixels:
         _require_none(header, source)
         return
-    frame = _native_bytes(header, 1)
+    frame = native_bytes(header, 1)
     if frame > limits.frame_bytes:
         raise Refused(f"one frame has {frame >> 20} MB by its header, {limits.frame_bytes >> 20} MB are taken")
     for tag, place in pixels.items():
@@ -72,7 +72,7 @@ def require_pixels(pixels: Mapping[int, Place], header: Described, source: Sourc
             raise Refused(f"{what} {how}: it is not encoded as its transfer syntax says")
         if place.encapsulated:
             _require_fragments(what, place, header, source.read_at)
-        elif place.length < (least := _native_bytes(header, header.integer("NumberOfFrames") or 1)):
+        elif place.length < (least := native_bytes(header, header.integer("NumberOfFrames") or 1)):
             raise Refused(f"{what} has {place.length} bytes, and the header says {least}")
 
 
@@ -101,7 +101,7 @@ def _begins(head: bytes, syntax: str) -> bool:
     return head.startswith(BEGINNINGS.get(syntax, (b"",)))
 
 
-def _native_bytes(header: Described, frames: int) -> int:
+def native_bytes(header: Described, frames: int) -> int:
     """How long pixels are at least when they are not compressed (PS3.5 Section 8.1); 0 when the header is silent."""
     rows, columns = header.integer("Rows") or 0, header.integer("Columns") or 0
     bits, samples = header.integer("BitsAllocated") or 0, header.integer("SamplesPerPixel") or 1

@@ -33,7 +33,20 @@ Send = Callable[[int, str, Sequence[Path]], Transfer]
 
 def blast(port: int, called: str, shards: Sequence[Path]) -> Transfer:
     """Prepare all associations, then start them together."""
-    command = [sys.executable, "-m", "ingest_parts.blast", "127.0.0.1", str(port), called]
+    return _together([sys.executable, "-m", "ingest_parts.blast", "127.0.0.1", str(port), called], shards)
+
+
+def stow(each: int) -> Send:
+    """STOW-RS with so many instances a request, the bodies prepared before the clock starts; ``called`` is a path."""
+
+    def send(port: int, called: str, shards: Sequence[Path]) -> Transfer:
+        module = "ingest_parts.stow_push"
+        return _together([sys.executable, "-m", module, "127.0.0.1", str(port), called, str(each)], shards)
+
+    return send
+
+
+def _together(command: Sequence[str], shards: Sequence[Path]) -> Transfer:
     with _processes([[*command, str(shard)] for shard in shards], dict(os.environ)) as senders:
         ready = [_line(sender) == "ready\n" for sender in senders]
         for sender in senders if all(ready) else ():
@@ -60,12 +73,18 @@ def storescu_with_nagle(port: int, called: str, shards: Sequence[Path]) -> Trans
     return _storescu(port, called, shards, {k: v for k, v in os.environ.items() if k != "TCP_NODELAY"})
 
 
-SENDERS: dict[str, Send] = {"blast": blast, "storescu": storescu, NAGLE: storescu_with_nagle}
+STOW = {each: f"STOW-RS, {each} a request" for each in (1, 10, 50)}
+SENDERS: dict[str, Send] = {
+    "blast": blast,
+    "storescu": storescu,
+    NAGLE: storescu_with_nagle,
+    **{name: stow(each) for each, name in STOW.items()},
+}
 
 
 def missing(sender: str) -> str:
     """Why this sender cannot run; empty when it can."""
-    return "" if sender == "blast" or shutil.which("storescu") else "storescu is not installed"
+    return "" if not sender.startswith("storescu") or shutil.which("storescu") else "storescu is not installed"
 
 
 def _storescu(port: int, called: str, shards: Sequence[Path], environment: dict[str, str]) -> Transfer:
