@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from overread import wiring
 from overread.domain.errors import ConfigError
 from overread.domain.events import SpoolDiscrepancy
-from overread.settings import Settings
+from overread.settings import Receive, Settings
 
 if TYPE_CHECKING:
     from overread.receive.listener import Listener
@@ -159,10 +159,7 @@ def _listen(settings: Settings) -> Callable[[], None]:
         _open_stow(stow, settings)
     clerk.start()
     commitment.start()
-    reach = "this machine only (the default; see [[receive.allow]])" if admission.only_loopback() else "the allow-list"
-    _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, listener.port, reach)
-    if r.durability == "none":
-        _log.warning("receive.durability is none: a power cut can take acknowledged instances; for measuring only")
+    _announce(r, listener.port, only_loopback=admission.only_loopback())
     checks = {"spool": wiring.disk_check(settings, store), "ledger": clerk.check, "porters": crew.check}
     beats = (clerk.stuck, crew.stuck)
     health = Health(
@@ -184,6 +181,13 @@ def _listen(settings: Settings) -> Callable[[], None]:
         health.stop()
 
     return stop
+
+
+def _announce(r: Receive, port: int, *, only_loopback: bool) -> None:
+    reach = "this machine only (the default; see [[receive.allow]])" if only_loopback else "the allow-list"
+    _log.info("listening as %s on %s port %d for %s", r.ae_title, r.host, port, reach)
+    if r.durability == "none":
+        _log.warning("receive.durability is none: a power cut can take acknowledged instances; for measuring only")
 
 
 def _open(listener: Listener, settings: Settings, tls: Tls | None) -> None:

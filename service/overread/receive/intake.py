@@ -87,7 +87,7 @@ class Reception:
         self._started = time.monotonic()
         self._draft: Draft | None = None
         self._verdict: Verdict | None = None
-        if not UID.fullmatch(claim.sop_instance_uid):
+        if claim.sop_instance_uid and not UID.fullmatch(claim.sop_instance_uid):
             self._verdict = Verdict(INVALID_INSTANCE, "the command's SOP Instance UID is not a valid UID")
         elif not intake.room():
             self._verdict = Verdict(OUT_OF_RESOURCES, "the spool is full")
