@@ -159,11 +159,11 @@ class Listener:
             self._seats.refuse(admitted)
             call.wire.close()
 
-    def _arrive(self, wire: socket.socket, address: Any) -> None:
-        self._room.take(Call(wire, address, self._servers[0]))
+    def _arrive(self, wire: socket.socket, address: Any, door: Server) -> None:
+        self._room.take(Call(wire, address, door))
 
-    def _arrive_securely(self, wire: socket.socket, address: Any) -> None:
-        self._room.take(Call(wire, address, self._servers[1]), self._tls)
+    def _arrive_securely(self, wire: socket.socket, address: Any, door: Server) -> None:
+        self._room.take(Call(wire, address, door), self._tls)
 
     def _on_established(self, event: Any) -> None:
         seat = self._seats.of(event.assoc)

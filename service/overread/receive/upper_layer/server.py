@@ -88,7 +88,8 @@ class Handler(RequestHandler):  # type: ignore[misc]
 class Server(AssociationServer):  # type: ignore[misc]
     """pynetdicom's server with the layers of a ``Fitting``; accepts on the thread that calls ``serve_forever``.
 
-    ``arrive`` is given each connection and its address; ``open`` makes an association of it once it has said who it is.
+    ``arrive`` is given each connection, its address and the server; ``open`` makes an association of it once it has said
+    who it is.
 
     A pynetdicom whose insides are not as ``hooks`` knows them is used as it comes, and the log says so.
     """
@@ -101,7 +102,7 @@ class Server(AssociationServer):  # type: ignore[misc]
         address: tuple[str, int],
         fitting: Fitting,
         handlers: list[Any],
-        arrive: Callable[[socket.socket, Any], None],
+        arrive: Callable[[socket.socket, Any, Server], None],
     ) -> None:
         lost = moved()
         if lost and fitting.layers != STOCK:
@@ -123,7 +124,7 @@ class Server(AssociationServer):  # type: ignore[misc]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """A connection was accepted."""
-        self._arrive(request, client_address)
+        self._arrive(request, client_address, self)
 
     def service_actions(self) -> None:
         """Nothing: pynetdicom collects garbage here, also for connections that never become an association."""
