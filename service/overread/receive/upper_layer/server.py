@@ -88,8 +88,8 @@ class Handler(RequestHandler):  # type: ignore[misc]
 class Server(AssociationServer):  # type: ignore[misc]
     """pynetdicom's server with the layers of a ``Fitting``; accepts on the thread that calls ``serve_forever``.
 
-    ``arrive`` is given each connection, its address and the server; ``open`` makes an association of it once it has said
-    who it is.
+    ``arrive`` is given each connection, its address and the server; ``open`` makes an association of it once it has
+    said who it is.
 
     A pynetdicom whose insides are not as ``hooks`` knows them is used as it comes, and the log says so.
     """
