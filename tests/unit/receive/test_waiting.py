@@ -154,9 +154,10 @@ def test_a_pdu_one_byte_longer_than_negotiated_is_refused_before_it_is_read(hous
     wire.close()
 
 
-def test_idle_newcomers_make_way_for_whoever_calls(house: Callable[..., House]) -> None:
-    """Fifty associations, each under a name of its own, that say nothing: nobody else waits for a second."""
-    home = house(max_associations=4)
+@pytest.mark.parametrize("layers", [FAST, STOCK], ids=["fast", "stock"])
+def test_idle_newcomers_make_way_for_whoever_calls(house: Callable[..., House], layers: Layers) -> None:
+    """A dozen associations, each under a name of its own, that say nothing: nobody else waits for a second."""
+    home = house(max_associations=4, layers=layers)
     idle = [associate(home, f"FLOOD{n}") for n in range(12)]
     assert [wire.answer[0] for wire in idle] == [2] * 12
     assert served(home) < 1.5
