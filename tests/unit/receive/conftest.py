@@ -25,6 +25,7 @@ from overread.receive.listener import Door, Listener
 from overread.receive.receipt import Receipt
 from overread.receive.upper_layer import FAST
 from overread.spool import Spool
+from overread.spool.limits import LIMITS
 from overread.spool.quarantine import Quarantine
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -74,7 +75,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             options.get("max_associations", 10),
             options.get("room", lambda: made.room),
         )
-        door = Door("OVERREAD", "127.0.0.1", 0, 16384, 5.0, 5.0, options.get("network_timeout_s", 5.0))
+        most = options.get("max_message_bytes", 64 << 20)
+        door = Door("OVERREAD", "127.0.0.1", 0, 16384, 5.0, 5.0, options.get("network_timeout_s", 5.0), most)
 
         def take(receipt: Receipt) -> None:
             made.arrivals.append(receipt)
@@ -83,7 +85,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         keep = options.get("keep", take)
         quarantine = Quarantine(spool.root / "quarantine")
         made.quarantine = quarantine
-        intake = Intake(spool, quarantine, admission.has_room, keep, made.events.append)
+        limits = options.get("limits", LIMITS)
+        intake = Intake(spool, quarantine, admission.has_room, keep, made.events.append, limits=limits)
         layers, commitment = options.get("layers", FAST), options.get("commitment")
         made.listener = Listener(door, admission, intake, made.events.append, layers, commitment=commitment)
         made.listener.start()
