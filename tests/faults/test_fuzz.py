@@ -64,7 +64,8 @@ def converse(port: int, one: Case) -> Iterator[tuple[int, int]]:
 
 def _messages(line: socket.socket, one: Case) -> Iterator[tuple[int, int]]:
     if not one.answered:  # who may owe the rest of something says that it will not come
-        line.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):  # it has hung up
+            line.shutdown(socket.SHUT_WR)
     command = b""
     while True:
         kind, body = _pdu(line)

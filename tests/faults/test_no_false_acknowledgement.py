@@ -78,7 +78,7 @@ def parts(content: bytes) -> tuple[str, str, str, bytes] | None:
     with contextlib.suppress(Exception):  # whatever pydicom has to say of it
         read = dcmread(io.BytesIO(content), specific_tags=["SOPClassUID", "SOPInstanceUID"], stop_before_pixels=True)
         told = [str(read.get("SOPClassUID") or told[0]), str(read.get("SOPInstanceUID") or told[1])]
-    return told[0] or CT, told[1], meta[0x0010], data
+    return told[0] or CT, told[1] or "none", meta[0x0010], data
 
 
 def _file_meta(content: bytes) -> tuple[dict[int, str], int]:

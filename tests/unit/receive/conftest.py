@@ -26,6 +26,7 @@ from overread.receive.receipt import Receipt
 from overread.receive.tls import Tls
 from overread.receive.upper_layer import FAST
 from overread.spool import Spool
+from overread.spool.limits import LIMITS
 from overread.spool.quarantine import Quarantine
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -75,9 +76,9 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             options.get("max_associations", 10),
             options.get("room", lambda: made.room),
         )
-        limits = {key: options[key] for key in ("max_connections", "max_connections_per_address") if key in options}
+        named = {key: options[key] for key in ("max_connections", "max_connections_per_address", "max_message_bytes") if key in options}
         network_s = options.get("network_timeout_s", 5.0)
-        door = Door("OVERREAD", "127.0.0.1", options.get("port", 0), 16384, 5.0, 5.0, network_s, **limits)
+        door = Door("OVERREAD", "127.0.0.1", options.get("port", 0), 16384, 5.0, 5.0, network_s, **named)
 
         def take(receipt: Receipt) -> None:
             made.arrivals.append(receipt)
@@ -86,7 +87,9 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         keep = options.get("keep", take)
         quarantine = Quarantine(spool.root / "quarantine")
         made.quarantine = quarantine
-        intake = Intake(spool, quarantine, admission.has_room, keep, made.events.append)
+        intake = Intake(
+            spool, quarantine, admission.has_room, keep, made.events.append, limits=options.get("limits", LIMITS)
+        )
         tls = Tls(options["terms"], made.events.append, admission.ae_title_of) if "terms" in options else None
         layers, commitment = options.get("layers", FAST), options.get("commitment")
         made.listener = Listener(
