@@ -76,7 +76,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             options.get("max_associations", 10),
             options.get("room", lambda: made.room),
         )
-        named = {key: options[key] for key in ("max_connections", "max_connections_per_address", "max_message_bytes") if key in options}
+        keys = ("max_connections", "max_connections_per_address", "max_message_bytes")
+        named = {key: options[key] for key in keys if key in options}
         network_s = options.get("network_timeout_s", 5.0)
         door = Door("OVERREAD", "127.0.0.1", options.get("port", 0), 16384, 5.0, 5.0, network_s, **named)
 
