@@ -46,9 +46,9 @@ class Journey:
         with self._timed(card, "load"):
             volume = self._load(job)
         with self._timed(card, "infer"):
-            label_map = self.engine.segment(card, volume, progress)
+            reading = self.engine.read(card, (volume,), progress)
         with self._timed(card, "measure"):
-            findings = find(label_map, volume, card)
+            findings = find(reading, volume, card)
         with self._timed(card, "encode"):
             return self._encode(job, card, volume, findings)
 

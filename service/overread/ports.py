@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from overread.domain.card import Card, Label
 from overread.domain.events import Event
 from overread.domain.findings import Findings, Measurement
+from overread.domain.reading import Reading
 from overread.domain.result import Result
 from overread.domain.volume import Volume
 
@@ -23,10 +24,10 @@ Progress = Callable[[float], None]
 class Engine(Protocol):
     """Runs models. One call is one attempt."""
 
-    def segment(self, card: Card, volume: Volume, progress: Progress) -> NDArray[np.uint8]:
-        """Read ``volume`` with the model of ``card``.
+    def read(self, card: Card, volumes: Sequence[Volume], progress: Progress) -> Reading:
+        """Read ``volumes`` with the model of ``card``: one volume for each row of ``card.inputs``, all on one grid.
 
-        Returns the label map (slices, rows, columns) uint8 on the volume's own grid. ``progress`` is told 0 … 1.
+        Returns what the model saw, on the grid of the first. ``progress`` is told 0 … 1.
         Raises WorkerLost when the attempt died, Unfit or CardError when another attempt would end the same.
         """
 

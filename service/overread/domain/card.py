@@ -14,6 +14,7 @@ from overread.domain.errors import CardError
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 PREFERENCES = ("thinnest", "most slices")
+TASKS = ("segmentation", "detection", "classification", "image")
 ANATOMICAL_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")
 
 
@@ -37,7 +38,8 @@ class Label:
     """One output value of the network and what it is.
 
     ``instances``: each connected component is a finding of its own, numbered by size. ``smallest_mm``: components whose
-    long axis is shorter are noise. ``color`` is RGB, 0–255.
+    long axis is shorter are noise. ``most`` and ``least_score`` limit the components, or the boxes of a detection.
+    ``color`` is RGB, 0–255.
     """
 
     value: int
@@ -52,6 +54,15 @@ class Label:
     smallest_mm: float = 0.0
     most: int = 20
     diameters: bool = False
+    least_score: float = 0.0
+
+
+@dataclass(frozen=True)
+class Input:
+    """One series that the network wants beside others on the same grid, in the order of its channels; ``name`` is what
+    the model calls it (T1c, T1, T2, FLAIR)."""
+
+    name: str
 
 
 @dataclass(frozen=True)
@@ -68,8 +79,10 @@ class Runtime:
 class Card:
     """Everything overread knows of a model without opening its network.
 
-    ``folder`` is absolute. ``digest`` is the SHA-256 over the card and the bundle's configs: with ``weights_sha256`` it
-    names everything that may change a result. ``dice_floor`` is what the model promises on generated phantoms.
+    ``task`` says what the network gives: segmentation, detection (boxes), classification or image (a derived image).
+    ``inputs`` has a row for each series that it reads; empty is one. ``folder`` is absolute. ``digest`` is the SHA-256
+    over the card and the bundle's configs: with ``weights_sha256`` it names everything that may change a result.
+    ``dice_floor`` is what the model promises on generated phantoms.
     """
 
     name: str
@@ -83,6 +96,8 @@ class Card:
     labels: tuple[Label, ...]
     folder: Path
     runtime: Runtime = field(default_factory=Runtime)
+    task: str = "segmentation"
+    inputs: tuple[Input, ...] = ()
     purpose: str = ""
     digest: str = ""
     dice_floor: dict[str, float] = field(default_factory=dict)
@@ -120,8 +135,12 @@ def _card(values: dict[str, Any], folder: Path) -> Card:
         raise ValueError(f"the key {ours.pop()} is overread's to fill in; take it out")
     card: Card = _build(Card, {**values, "folder": folder}, "")
     numbers = [label.value for label in card.labels]
-    if not numbers or len(set(numbers)) != len(numbers) or not all(0 < n < 256 for n in numbers):
-        raise ValueError("labels must be there, each with a value of its own between 1 and 255")
+    if len(set(numbers)) != len(numbers) or not all(0 < n < 65536 for n in numbers):
+        raise ValueError("labels must each have a value of its own between 1 and 65535")
+    if not numbers and card.task != "image":
+        raise ValueError("labels must be there: one [[labels]] table for each output value")
+    if card.task not in TASKS:
+        raise ValueError(f"task is {card.task!r}; it can be {', '.join(TASKS)}")
     if card.accepts.prefer not in PREFERENCES:
         raise ValueError(f"accepts.prefer is {card.accepts.prefer!r}; it can be {' or '.join(PREFERENCES)}")
     return card

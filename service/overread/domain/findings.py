@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from overread.domain.card import Label
 from overread.domain.codes import Code
+from overread.domain.reading import Corner
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,51 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Detection:
+    """One box with a score; ``low`` and ``high`` as in ``domain.reading.Box``, ``title`` the label's name, numbered."""
+
+    label: Label
+    title: str
+    score: float
+    low: Corner
+    high: Corner
+    measurements: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One class of the whole input: how probable, 0 … 1, and whether the model decides for it."""
+
+    label: Label
+    probability: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
 class Findings:
-    """A mask on the source slices and its segments.
+    """What a model found on the source slices.
 
     ``mask`` (slices, rows, columns) uint8, 0 background, otherwise a segment's ``value``; slice order and geometry are
-    those of the volume it was made from. ``segments`` is empty when nothing was found.
+    those of the volume it was made from. ``overlays``: further such masks, for segments that overlap those of ``mask``;
+    all voxels of one segment are in one of them. ``segments`` is empty when nothing was found. ``detections`` are the
+    most certain first, ``judgements`` in the card's order; ``image`` is derived, float32, on the same grid.
     """
 
     mask: NDArray[np.uint8]
     segments: tuple[Segment, ...]
+    overlays: tuple[NDArray[np.uint8], ...] = ()
+    detections: tuple[Detection, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
+    image: NDArray[np.float32] | None = None
+
+    @property
+    def layers(self) -> tuple[NDArray[np.uint8], ...]:
+        """``mask`` and ``overlays``: in each of them no segment overlaps another."""
+        return (self.mask, *self.overlays)
+
+    def layer_of(self, value: int) -> NDArray[np.uint8]:
+        """The mask that holds segment ``value``; raises KeyError when none does."""
+        found = next((m for m in self.layers if not self.overlays or (m == value).any()), None)
+        if found is None:
+            raise KeyError(value)
+        return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage, LoadImaged
 from numpy.typing import NDArray
 
+from overread.domain.card import Card
 from overread.domain.errors import CardError
+from overread.domain.reading import Reading
+from overread.infer.engines import Grid
 from overread.infer.memory import NAME, MemoryReader
-from overread.infer.protocol import Start
 from overread.infer.windows import count_windows
 
 CONFIGS = ("inference.json", "inference.yaml", "inference.yml")
@@ -35,16 +37,16 @@ class Bundle:
     Raises CardError when the bundle lacks a part or its weights are not the ones on the card.
     """
 
-    def __init__(self, start: Start, device: torch.device) -> None:
-        folder = Path(start.folder)
+    def __init__(self, card: Card, device: str) -> None:
+        folder = card.folder
         sys.path.insert(0, str(folder))
-        parser = _parser(folder, device)
-        self._device = device
+        self._device = torch.device(device)
+        parser = _parser(folder, self._device)
         self._key = "image"
         self._reader = MemoryReader()
         self._preprocessing = _part(parser, "preprocessing", folder)
         self._inferer = _part(parser, "inferer", folder)
-        self._network = _network(parser, start, device)
+        self._network = _network(parser, card, self._device)
         self._volumetric = any(p.ndim == 5 for p in self._network.parameters())
         if self._volumetric:
             # The same numbers, about half the time on a CPU.
@@ -52,14 +54,9 @@ class Bundle:
         self._postprocessing = _part(parser, "postprocessing", folder)
         _register(self._preprocessing, self._reader)
 
-    def segment(
-        self, voxels: NDArray[Any], affine: NDArray[np.float64], progress: Callable[[float], None]
-    ) -> NDArray[np.uint8]:
-        """Read one volume.
-
-        ``voxels`` (slices, rows, columns); ``affine`` (slice, row, column) index → mm, LPS. Returns the label map on
-        the same grid, uint8. Raises CardError when the bundle's output is no label map on that grid.
-        """
+    def read(self, volumes: Sequence[Grid], progress: Callable[[float], None]) -> Reading:
+        """Read one volume; raises CardError when the bundle's output is no label map on its grid."""
+        voxels, affine = volumes[0].voxels, volumes[0].affine
         self._reader.hold(voxels, affine)
         with torch.inference_mode():
             item = self._preprocessing({self._key: NAME})
@@ -71,7 +68,7 @@ class Bundle:
             item = self._postprocessing(item)
         self._reader.release()
         progress(1.0)
-        return _label_map(item["pred"], voxels.shape)
+        return Reading(label_map=_label_map(item["pred"], voxels.shape))
 
     def _counting(self, image: Any, progress: Callable[[float], None]) -> Callable[..., Any]:
         expected, done = count_windows(self._inferer, tuple(image.shape[1:])), 0
@@ -113,14 +110,14 @@ def _part(parser: ConfigParser, name: str, folder: Path) -> Any:
         raise CardError(f"the bundle's {name!r} cannot be built: {type(error).__name__}: {error}") from error
 
 
-def _network(parser: ConfigParser, start: Start, device: torch.device) -> torch.nn.Module:
+def _network(parser: ConfigParser, card: Card, device: torch.device) -> torch.nn.Module:
     name = "network_def" if parser.get("network_def") is not None else "network"
-    network: torch.nn.Module = _part(parser, name, Path(start.folder))
-    data = (Path(start.folder) / start.weights).read_bytes()
+    network: torch.nn.Module = _part(parser, name, card.folder)
+    data = (card.folder / card.weights).read_bytes()
     found = hashlib.sha256(data).hexdigest()
-    if found != start.weights_sha256:
+    if found != card.weights_sha256:
         raise CardError(
-            f"the weights {start.weights} have SHA-256 {found[:12]}…, the card says {start.weights_sha256[:12]}…; "
+            f"the weights {card.weights} have SHA-256 {found[:12]}…, the card says {card.weights_sha256[:12]}…; "
             "put the right file back, or correct weights_sha256 if the change was meant"
         )
     state = torch.load(BytesIO(data), map_location="cpu", weights_only=True)
@@ -128,7 +125,7 @@ def _network(parser: ConfigParser, start: Start, device: torch.device) -> torch.
         network.load_state_dict(state.get("model", state) if isinstance(state, dict) else state)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
-        raise CardError(f"the weights {start.weights} do not fit the bundle's network: {first}") from error
+        raise CardError(f"the weights {card.weights} do not fit the bundle's network: {first}") from error
     return network.to(device).eval()
 
 

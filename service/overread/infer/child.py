@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from multiprocessing import parent_process
@@ -13,6 +14,9 @@ from typing import Any
 
 import numpy as np
 
+from overread.domain.errors import CardError, Unfit
+from overread.infer.engines import Grid, Loaded, engine
+from overread.infer.parcel import pack
 from overread.infer.protocol import Done, Failed, Progressed, Ready, Start, Task
 
 
@@ -22,9 +26,9 @@ def main(pipe: Connection, start: Start) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     began = time.monotonic()
     try:
-        bundle, device = _load(start)
+        model, device = _load(start)
     except BaseException as error:
-        # The edge of the process: whatever a bundle throws while loading is told to the keeper, SystemExit included.
+        # The edge of the process: whatever a model throws while loading is told to the keeper, SystemExit included.
         pipe.send(_failure(error))
         return
     pipe.send(Ready(device, time.monotonic() - began))
@@ -33,7 +37,7 @@ def main(pipe: Connection, start: Start) -> None:
             task = pipe.recv()
         except EOFError:
             return
-        pipe.send(_read(bundle, task, pipe))
+        pipe.send(_read(model, task, pipe))
 
 
 def _die_with_keeper() -> None:
@@ -49,33 +53,41 @@ def _die_with_keeper() -> None:
     threading.Thread(target=follow, name="keeper", daemon=True).start()
 
 
-def _load(start: Start) -> tuple[Any, str]:
-    import torch
-
-    from overread.infer.bundle import Bundle
-
+def _load(start: Start) -> tuple[Loaded, str]:
     if start.threads:
+        os.environ["OMP_NUM_THREADS"] = str(start.threads)
+    load = engine(start.card.engine)
+    device = _device(start)
+    return load(start.card, device), device
+
+
+def _device(start: Start) -> str:
+    """``auto`` is the first GPU that torch sees, or the CPU; an engine that does not import torch is not made to."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and start.threads:
         torch.set_num_threads(start.threads)
-    device = start.device
-    if device == "auto":
-        device = "cuda:0" if torch.cuda.is_available() else "cpu"
-    return Bundle(start, torch.device(device)), device
+    if start.device != "auto":
+        return start.device
+    return "cuda:0" if torch is not None and torch.cuda.is_available() else "cpu"
 
 
-def _read(bundle: Any, task: Task, pipe: Connection) -> Done | Failed:
+def _read(model: Loaded, task: Task, pipe: Connection) -> Done | Failed:
     began = time.monotonic()
-    voxels_block, mask_block = SharedMemory(task.voxels), SharedMemory(task.mask)
+    blocks = [SharedMemory(name) for name in task.voxels]
     try:
-        voxels: Any = np.ndarray(task.shape, task.dtype, voxels_block.buf)
-        mask: Any = np.ndarray(task.shape, np.uint8, mask_block.buf)
-        mask[:] = bundle.segment(voxels, task.affine, lambda f: pipe.send(Progressed(f)))
-        del voxels, mask
+        volumes: list[Grid] = [
+            Grid(np.ndarray(task.shape, dtype, block.buf), task.affine)
+            for dtype, block in zip(task.dtypes, blocks, strict=True)
+        ]
+        reading = model.read(volumes, lambda f: pipe.send(Progressed(f)))
+        parcel = pack(reading, task.answer)
+        del volumes
     except BaseException as error:
         # The edge of an attempt: the keeper decides what to do next.
         return _failure(error)
     finally:
-        _close(voxels_block, mask_block)
-    return Done(time.monotonic() - began)
+        _close(*blocks)
+    return Done(parcel, time.monotonic() - began)
 
 
 def _close(*blocks: SharedMemory) -> None:
@@ -88,14 +100,14 @@ def _close(*blocks: SharedMemory) -> None:
 
 
 def _failure(error: BaseException) -> Failed:
-    from overread.domain.errors import CardError
-
     root = error
     while root.__cause__ is not None:
         root = root.__cause__
     text = f"{type(root).__name__}: {root}".splitlines()[0][:300]
     if isinstance(error, CardError):
         return Failed("card", str(error))
+    if isinstance(error, Unfit):
+        return Failed("unfit", str(error))
     out_of_memory = isinstance(root, MemoryError) or "OutOfMemory" in type(root).__name__
     if out_of_memory or "not enough memory" in str(root) or "out of memory" in str(root):
         return Failed("memory", text)

@@ -7,12 +7,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from overread.domain.card import Card
 from overread.domain.errors import OverreadError, Stumbled, WorkerLost
 from overread.domain.events import ModelLoaded, ModelUnloaded, WorkerDied
+from overread.domain.reading import Reading
 from overread.domain.volume import Volume
 from overread.infer.worker import WorkerProcess
 from overread.ports import Herald, Progress
@@ -51,13 +49,13 @@ class WorkerPool:
             except OverreadError as error:
                 _log.error("model %s cannot be loaded: %s", card.name, error)
 
-    def segment(self, card: Card, volume: Volume, progress: Progress) -> NDArray[np.uint8]:
+    def read(self, card: Card, volumes: Sequence[Volume], progress: Progress) -> Reading:
         """One attempt, see ``ports.Engine``. A worker that failed is replaced before the next attempt."""
         seat = self._seat(card)
         with seat.lock:
             worker = self._ready(seat, card)
             try:
-                return worker.segment(volume, progress)
+                return worker.read(volumes, progress)
             except Stumbled as error:
                 self._discard(seat, card, error.kind if isinstance(error, WorkerLost) else "crash")
                 raise

@@ -7,32 +7,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from overread.domain.card import Card
+from overread.infer.parcel import Parcel
+
 
 @dataclass(frozen=True)
 class Start:
     """What a worker process is for. ``device`` is auto, cpu or cuda:N; ``threads`` 0 leaves torch's own choice."""
 
-    model: str
-    folder: str
-    weights: str
-    weights_sha256: str
+    card: Card
     device: str
     threads: int
 
 
 @dataclass(frozen=True)
 class Task:
-    """One volume to read.
+    """One input to read: ``voxels`` names a shared memory block for each volume, of (slices, rows, columns) and
+    ``dtypes``; ``affine`` maps (slice, row, column) indices to mm, LPS. The answer's arrays go into blocks whose names
+    begin with ``answer``."""
 
-    ``voxels`` and ``mask`` name shared memory blocks of (slices, rows, columns), of ``dtype`` and uint8; ``affine``
-    maps (slice, row, column) indices to mm, LPS.
-    """
-
-    voxels: str
-    mask: str
+    voxels: tuple[str, ...]
+    dtypes: tuple[str, ...]
     shape: tuple[int, int, int]
-    dtype: str
     affine: NDArray[np.float64]
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -52,14 +50,15 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Done:
-    """The mask is in its shared memory."""
+    """The model has read; the arrays of its answer are in shared memory."""
 
+    parcel: Parcel
     seconds: float
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The reading failed inside the worker. ``kind`` is memory, card or model; ``reason`` has no patient data."""
+    """The reading failed in the worker. ``kind`` is memory, card, unfit or model; ``reason`` has no patient data."""
 
     kind: str
     reason: str

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from multiprocessing.shared_memory import SharedMemory
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from overread.domain.card import Card
-from overread.domain.errors import CardError, Stumbled, WorkerLost
+from overread.domain.errors import CardError, Stumbled, Unfit, WorkerLost
+from overread.domain.reading import Reading
 from overread.domain.volume import Volume
+from overread.infer.parcel import clear, unpack
 from overread.infer.protocol import Done, Failed, Progressed, Ready, Start, Task
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ class WorkerProcess:
 
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        start = Start(card.name, str(card.folder), card.weights, card.weights_sha256, device, threads)
+        start = Start(card, device, threads)
         self._process = context.Process(target=main, args=(theirs, start), name=f"model-{card.name}", daemon=True)
         self._process.start()
         theirs.close()
@@ -54,15 +57,18 @@ class WorkerProcess:
         ready: Ready = self._expect(Ready, LOADING_S, lambda _: None)
         return ready
 
-    def segment(self, volume: Volume, progress: Callable[[float], None]) -> NDArray[np.uint8]:
-        """Read one volume within the card's time-out; raises WorkerLost, Stumbled or CardError."""
-        shape = volume.stack.shape
-        with _shared(volume.voxels.nbytes) as voxels, _shared(int(np.prod(shape))) as mask:
-            np.ndarray(shape, volume.voxels.dtype, voxels.buf)[:] = volume.voxels
-            self._send(Task(voxels.name, mask.name, shape, volume.voxels.dtype.str, volume.affine))
-            self._expect(Done, self.card.runtime.timeout_s, progress)
+    def read(self, volumes: Sequence[Volume], progress: Callable[[float], None]) -> Reading:
+        """Read one input within the card's time-out; raises WorkerLost, Stumbled, Unfit or CardError."""
+        first, answer = volumes[0], f"overread-{uuid4().hex}-"
+        with ExitStack() as stack:
+            stack.callback(clear, answer)
+            blocks = [stack.enter_context(_shared(v.voxels)) for v in volumes]
+            dtypes = tuple(v.voxels.dtype.str for v in volumes)
+            names = tuple(block.name for block in blocks)
+            self._send(Task(names, dtypes, _shape(volumes), first.affine, answer))
+            done: Done = self._expect(Done, self.card.runtime.timeout_s, progress)
             self.used_at = time.monotonic()
-            return np.ndarray(shape, np.uint8, mask.buf).copy()
+            return unpack(done.parcel)
 
     def kill(self) -> None:
         """End the process at once."""
@@ -107,15 +113,26 @@ class WorkerProcess:
 def _error(message: Failed) -> Exception:
     if message.kind == "card":
         return CardError(message.reason)
+    if message.kind == "unfit":
+        return Unfit(message.reason)
     if message.kind == "memory":
         return WorkerLost(f"out of memory: {message.reason}", "memory")
     return Stumbled(f"the model failed: {message.reason}")
 
 
+def _shape(volumes: Sequence[Volume]) -> tuple[int, int, int]:
+    first, *others = volumes
+    if any(v.voxels.shape != first.voxels.shape or not np.allclose(v.affine, first.affine) for v in others):
+        raise Unfit("the model's input series do not lie on one grid")
+    slices, rows, columns = first.voxels.shape
+    return slices, rows, columns
+
+
 @contextmanager
-def _shared(size: int) -> Iterator[SharedMemory]:
-    block = SharedMemory(create=True, size=size)
+def _shared(voxels: NDArray[Any]) -> Iterator[SharedMemory]:
+    block = SharedMemory(create=True, size=voxels.nbytes)
     try:
+        np.ndarray(voxels.shape, voxels.dtype, block.buf)[:] = voxels
         yield block
     finally:
         block.close()

@@ -1,4 +1,4 @@
-"""From the network's label map to findings: components, noise, numbering and measurements."""
+"""From what a model saw to findings: components, noise, numbering and measurements."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from overread.domain.card import Card, Label
 from overread.domain.errors import CardError
 from overread.domain.findings import Findings, Segment
 from overread.domain.geometry import Stack
+from overread.domain.reading import Reading
 from overread.domain.volume import Volume
 from overread.measure import measurers
+from overread.measure.boxes import detections, judgements
 from overread.measure.diameter import axes_mm
 
 Box = tuple[slice, slice, slice]
@@ -24,31 +26,31 @@ MOST_SEGMENTS = 255
 NEIGHBOURS = np.ones((3, 3, 3), bool)  # faces, edges and corners: 26-connectivity
 
 
-def find(label_map: NDArray[np.uint8], volume: Volume, card: Card) -> Findings:
-    """Make findings of ``label_map`` (slices, rows, columns) uint8 on the grid of ``volume``.
+def find(reading: Reading, volume: Volume, card: Card) -> Findings:
+    """Make findings of what a model saw on the grid of ``volume``.
 
     Each label of the card, in the card's order, is one segment, or one for each of its largest connected components
     when it says ``instances``. Values that the card does not name are background. Segments are numbered 1 … n without
-    gaps, in ``Findings.mask`` too. Raises CardError when the map is not on the volume's grid or when the card gives
-    more than 255 segments.
+    gaps, in the masks too; those that overlap lie in different masks. Raises CardError when an array is not on the
+    volume's grid or when the card gives more than 255 segments.
     """
-    if label_map.shape != volume.voxels.shape:
-        raise CardError(f"the label map of {card.name} is {label_map.shape}, its volume {volume.voxels.shape}")
-    mask = np.zeros(label_map.shape, np.uint8)
-    boxes = ndimage.find_objects(label_map)
+    _require_grid(reading, volume, card)
+    masks = [np.zeros(volume.voxels.shape, np.uint8)]
     segments: list[Segment] = []
-    for label in card.labels:
-        box = boxes[label.value - 1] if 0 < label.value <= len(boxes) else None
-        if box is None:
-            continue
-        for number, (where, part) in enumerate(_parts(label_map, box, label, volume.stack.spacing_mm[1:]), 1):
-            if len(segments) == MOST_SEGMENTS:
-                raise CardError(f"{card.name} gives more than {MOST_SEGMENTS} segments; lower `most` in its card.toml")
-            title = f"{label.name} {number}" if label.instances else label.name
-            segment = Segment(len(segments) + 1, label, title)
-            mask[where][part] = segment.value
-            segments.append(_measured(segment, crop(volume, where), part))
-    return Findings(mask, tuple(segments))
+    for label, where, part, title in _titled(reading, volume, card):
+        if len(segments) == MOST_SEGMENTS:
+            raise CardError(f"{card.name} gives more than {MOST_SEGMENTS} segments; lower `most` in its card.toml")
+        segment = Segment(len(segments) + 1, label, title)
+        _paint(masks, where, part, segment.value)
+        segments.append(_measured(segment, crop(volume, where), part))
+    return Findings(
+        masks[0],
+        tuple(segments),
+        overlays=tuple(masks[1:]),
+        detections=detections(reading, card),
+        judgements=judgements(reading, card),
+        image=reading.image,
+    )
 
 
 def crop(volume: Volume, box: Box) -> Volume:
@@ -67,11 +69,46 @@ def _measured(segment: Segment, part: Volume, mask: Mask) -> Segment:
     return replace(segment, measurements=tuple(numbers))
 
 
-def _parts(
-    label_map: NDArray[np.uint8], box: Box, label: Label, pixel_mm: tuple[float, float]
-) -> Iterator[tuple[Box, Mask]]:
+def _require_grid(reading: Reading, volume: Volume, card: Card) -> None:
+    arrays = [a for a in (reading.label_map, *reading.masks.values(), reading.image) if a is not None]
+    for array in arrays:
+        if array.shape != volume.voxels.shape:
+            raise CardError(f"the answer of {card.name} is {array.shape}, its volume {volume.voxels.shape}")
+
+
+def _titled(reading: Reading, volume: Volume, card: Card) -> Iterator[tuple[Label, Box, Mask, str]]:
+    """Each segment: its label, its box in the volume, its mask in the box, its title."""
+    boxes = [] if reading.label_map is None else ndimage.find_objects(reading.label_map)
+    for label in card.labels:
+        whole: tuple[Box, Mask] | None = None
+        if label.value in reading.masks:
+            whole = _cut(reading.masks[label.value])
+        elif label.value <= len(boxes) and boxes[label.value - 1] is not None:
+            box = boxes[label.value - 1]
+            whole = box, reading.label_map[box] == label.value  # type: ignore[index]
+        if whole is None:
+            continue
+        for number, (where, part) in enumerate(_parts(*whole, label, volume.stack.spacing_mm[1:]), 1):
+            yield label, where, part, f"{label.name} {number}" if label.instances else label.name
+
+
+def _cut(mask: Mask) -> tuple[Box, Mask] | None:
+    found = ndimage.find_objects(mask.view(np.uint8))
+    return (found[0], mask[found[0]]) if found else None
+
+
+def _paint(masks: list[NDArray[np.uint8]], where: Box, part: Mask, value: int) -> None:
+    """Into the first of ``masks`` where nothing is in the way, or a new one."""
+    for mask in masks:
+        if not mask[where][part].any():
+            mask[where][part] = value
+            return
+    masks.append(np.zeros_like(masks[0]))
+    masks[-1][where][part] = value
+
+
+def _parts(box: Box, whole: Mask, label: Label, pixel_mm: tuple[float, float]) -> Iterator[tuple[Box, Mask]]:
     """The segments of one label: (box in the volume, mask in the box)."""
-    whole: Mask = label_map[box] == label.value
     if not label.instances:
         yield box, whole
         return

@@ -14,7 +14,7 @@ import pytest
 from overread.domain.card import Card, read_card
 from overread.domain.errors import CardError
 from overread.domain.volume import Volume
-from overread.infer.protocol import Start
+from overread.infer.engines import Grid
 
 from .conftest import CONFIG, THRESHOLD, deeper
 
@@ -24,8 +24,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture
 def load(monai: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Card], Any]:
     """Load a bundle in this process."""
-    import torch
-
     from overread.infer.bundle import Bundle
 
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -33,8 +31,7 @@ def load(monai: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[[Card], Any]:
     def make(card: Card) -> Any:
         for name in [n for n in sys.modules if n.split(".")[0] == "scripts"]:
             monkeypatch.delitem(sys.modules, name)
-        start = Start(card.name, str(card.folder), card.weights, card.weights_sha256, "cpu", 1)
-        return Bundle(start, torch.device("cpu"))
+        return Bundle(card, "cpu")
 
     return make
 
@@ -49,7 +46,7 @@ def test_the_mask_is_the_networks_answer_on_the_source_grid(
     load: Callable, card: Card, volume: Callable[..., Volume]
 ) -> None:
     given, told = volume("oblique"), []
-    mask = load(card).segment(given.voxels, given.affine, told.append)
+    mask = load(card).read([Grid(given.voxels, given.affine)], told.append).label_map
     np.testing.assert_array_equal(mask, given.voxels > THRESHOLD)
     assert mask.dtype == np.uint8
     assert told == sorted(told)
@@ -95,6 +92,7 @@ def test_a_network_that_resamples_comes_back_to_the_source_grid(
     load: Callable, write_bundle: Callable[..., Path], volume: Callable[..., Volume]
 ) -> None:
     given = volume("oblique", shape=(12, 18, 16))
-    mask = load(read_card(write_bundle(deeper(CONFIG)))).segment(given.voxels, given.affine, lambda _: None)
+    model = load(read_card(write_bundle(deeper(CONFIG))))
+    mask = model.read([Grid(given.voxels, given.affine)], lambda _: None).label_map
     assert mask.shape == given.voxels.shape
     assert set(np.unique(mask)) <= {0, 1}

@@ -26,14 +26,14 @@ Volumes = Callable[..., Volume]
 
 
 def blocks() -> set[str]:
-    return {p.name for p in Path("/dev/shm").glob("psm_*")}
+    return {p.name for p in Path("/dev/shm").glob("psm_*")} | {p.name for p in Path("/dev/shm").glob("overread-*")}
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_the_mask_lies_on_the_voxels_it_was_made_from(worker: WorkerProcess, volume: Volumes, direction: str) -> None:
     """The network marks what is above 50: any flip, turn or shift on the way there or back would show."""
     given = volume(direction)
-    mask = worker.segment(given, lambda _: None)
+    mask = worker.read([given], lambda _: None).label_map
     assert mask.dtype == np.uint8
     np.testing.assert_array_equal(mask, given.voxels > THRESHOLD)
 
@@ -43,13 +43,13 @@ def test_volumes_of_other_sizes_and_types_are_read_by_the_same_process(worker: W
     small = volume(shape=(4, 5, 6))
     floats = Volume(small.voxels.astype(np.float32) + np.float32(0.25), small.stack, ())
     for given in (volume(shape=(20, 9, 17)), small, floats):
-        np.testing.assert_array_equal(worker.segment(given, lambda _: None), given.voxels > THRESHOLD)
+        np.testing.assert_array_equal(worker.read([given], lambda _: None).label_map, given.voxels > THRESHOLD)
     assert worker.pid == pid
 
 
 def test_progress_grows_to_one(worker: WorkerProcess, volume: Volumes) -> None:
     told: list[float] = []
-    worker.segment(volume(shape=(20, 20, 20)), told.append)
+    worker.read([volume(shape=(20, 20, 20))], told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
     assert any(0.2 < fraction < 0.8 for fraction in told)
@@ -72,7 +72,7 @@ def test_what_a_model_throws_is_told(
 ) -> None:
     before = blocks()
     with pytest.raises(error, match=reason):
-        worker.segment(volume(deed=deed), lambda _: None)
+        worker.read([volume(deed=deed)], lambda _: None)
     assert blocks() == before
     assert worker.alive
 
@@ -81,7 +81,7 @@ def test_a_model_that_hangs_is_ended_at_its_time(worker: WorkerProcess, card: Ca
     worker.card = with_timeout(card, 0.5)
     started, before = time.monotonic(), blocks()
     with pytest.raises(WorkerLost, match=r"the model did not answer within 0.5 s; it was ended"):
-        worker.segment(volume(deed=2005), lambda _: None)
+        worker.read([volume(deed=2005)], lambda _: None)
     assert time.monotonic() - started < 5
     assert not worker.alive
     assert blocks() == before
@@ -98,12 +98,12 @@ def test_a_model_that_crashes_takes_down_its_own_process_only(card: Card, volume
     first = pool.pids()["threshold"]
     assert Path(f"/proc/{first}").exists(), "the worker died with the thread that had warmed it"
     with pytest.raises(WorkerLost, match="the model's process was ended by SIGABRT"):
-        pool.segment(card, volume(deed=2001), lambda _: None)
-    np.testing.assert_array_equal(pool.segment(card, volume(), lambda _: None), volume().voxels > THRESHOLD)
+        pool.read(card, [volume(deed=2001)], lambda _: None)
+    np.testing.assert_array_equal(pool.read(card, [volume()], lambda _: None).label_map, volume().voxels > THRESHOLD)
     second = pool.pids()["threshold"]
     assert second != first
     with pytest.raises(WorkerLost, match=r"ended by SIGKILL \(the system may have run out of memory\)"):
-        pool.segment(card, volume(deed=2002), lambda _: None)
+        pool.read(card, [volume(deed=2002)], lambda _: None)
     assert pool.pids() == {}
     died = [e.reason for e in events if isinstance(e, WorkerDied)]
     assert died == ["crash", "memory"]
@@ -148,7 +148,7 @@ def test_closing_the_pool_ends_a_reading_that_runs(card: Card, volume: Volumes) 
 
     def read() -> None:
         try:
-            pool.segment(card, volume(deed=2005), lambda _: None)
+            pool.read(card, [volume(deed=2005)], lambda _: None)
         except Exception as error:
             faults.append(error)
 

@@ -16,6 +16,7 @@ from overread.domain.codes import ATTENUATION, HOUNSFIELD, INTENSITY, NO_UNITS, 
 from overread.domain.errors import CardError
 from overread.domain.findings import Findings, Segment
 from overread.domain.geometry import Stack
+from overread.domain.reading import Reading
 from overread.domain.study import Instance
 from overread.domain.volume import Volume
 from overread.measure import MEASURERS, measurers
@@ -61,7 +62,7 @@ def longest_of_chords(plane: np.ndarray, pixel_mm: tuple[float, float]) -> float
 
 def read(label_map: np.ndarray, *labels: Label, modality: str = "CT") -> Findings:
     voxels = np.arange(label_map.size, dtype=np.int16).reshape(label_map.shape)
-    return find(label_map, volume_of(voxels, modality), card_of(*labels))
+    return find(Reading(label_map), volume_of(voxels, modality), card_of(*labels))
 
 
 def values(segment: Segment, code_value: str) -> list[float]:
@@ -91,7 +92,7 @@ def test_intensity_has_the_unit_of_its_modality(modality: str, name: Code, unit:
 def test_a_mean_over_many_voxels_does_not_lose_digits() -> None:
     label_map = np.ones((8, 256, 256), np.uint8)
     voxels = np.full(label_map.shape, -1000.1, np.float32)
-    (segment,) = find(label_map, volume_of(voxels), card_of(LUNG)).segments
+    (segment,) = find(Reading(label_map), volume_of(voxels), card_of(LUNG)).segments
     mean, spread, low, high = values(segment, "112031")
     assert (mean, spread) == (-1000.1, 0.0)
     assert low == high == -1000.1
@@ -147,8 +148,8 @@ def test_what_the_card_does_not_name_is_background() -> None:
 
 
 def test_a_map_on_another_grid_is_refused() -> None:
-    with pytest.raises(CardError, match="label map"):
-        find(np.zeros((2, 4, 5), np.uint8), volume_of(np.zeros((2, 4, 4), np.int16)), card_of(LUNG))
+    with pytest.raises(CardError, match="the answer of"):
+        find(Reading(np.zeros((2, 4, 5), np.uint8)), volume_of(np.zeros((2, 4, 4), np.int16)), card_of(LUNG))
 
 
 def test_more_segments_than_a_byte_can_name_are_refused() -> None:
@@ -215,7 +216,7 @@ def test_the_lung_of_a_whole_chest_is_quick() -> None:
     label_map[10:110, 40:220, 30:230] = 1
     volume = volume_of(np.zeros(label_map.shape, np.int16))
     start = time.process_time()
-    find(label_map, volume, card_of(LUNG))
+    find(Reading(label_map), volume, card_of(LUNG))
     assert time.process_time() - start < 2
 
 
