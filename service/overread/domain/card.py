@@ -103,7 +103,8 @@ class Card:
 
     For engines that bring no pipeline of their own: ``preprocess``, ``inferer``, ``postprocess``; ``stages`` when one
     card holds several models; ``external`` for a program; ``features`` for a classifier of regions, in its order;
-    ``orientation`` for models that know no directions: what their arrays' x, y, z increase to, such as RAS.
+    ``orientation`` for models that know no directions: what their arrays' x, y, z increase to, such as RAS;
+    ``further_weights``: path → SHA-256 of the other members of an ensemble.
     """
 
     name: str
@@ -129,6 +130,7 @@ class Card:
     external: External = field(default_factory=External)
     features: tuple[str, ...] = ()
     orientation: str = ""
+    further_weights: dict[str, str] = field(default_factory=dict)
 
 
 def read_card(folder: Path) -> Card:
@@ -182,8 +184,9 @@ def _check_pipeline(card: Card) -> None:
     names = [label.name for label in card.labels]
     check_parts(card.inferer, card.postprocess, names)
     check_stages(card.stages, names)
-    for names_of_features in (card.features, *(part.features for part in (*card.labels, *card.stages))):
-        expand(names_of_features)
+    asked = [card.features, *(label.features for label in card.labels), *(stage.features for stage in card.stages)]
+    for wanted in asked:
+        expand(wanted)
     for label in card.labels:
         if label.texture.bin_width > 0 and len(label.texture.range) != 2:
             raise ValueError("texture.bin_width needs texture.range, whose lowest value the bins begin at")

@@ -101,6 +101,7 @@ class Stage:
     labels: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     orientation: str = ""
+    further_weights: dict[str, str] = field(default_factory=dict)
     preprocess: tuple[Step, ...] = ()
     inferer: Inferer = field(default_factory=Inferer)
     postprocess: Postprocess = field(default_factory=Postprocess)

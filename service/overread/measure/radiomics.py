@@ -121,7 +121,7 @@ def _extract(
         import mirp
         from mirp._data_import.numpy_file import ImageNumpyFile, MaskNumpyFile
     except ImportError:
-        raise CardError("the card asks for radiomics features; install them: pip install 'overread[radiomics]'") from None
+        raise CardError("the card asks for radiomics features; pip install 'overread[radiomics]'") from None
     # MIRP's mesh needs background around the region, and its public arrays have no way to say their spacing.
     place = {"image_spacing": spacing_mm, "image_origin": (0.0, 0.0, 0.0), "image_orientation": np.eye(3)}
     padded, region = np.pad(voxels, 2, mode="edge"), np.pad(mask.astype(np.int16), 2)
@@ -133,7 +133,7 @@ def _extract(
     return row
 
 
-class _quiet:  # noqa: N801
+class _quiet:
     """MIRP sets up the root logger where nobody has, and warns of regions that have no texture."""
 
     def __enter__(self) -> None:

@@ -130,7 +130,7 @@ def _parse(text: str) -> datetime | None:
     day, _, fraction = text.partition(".")
     for pattern in ("%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d%H"):
         try:
-            moment = datetime.strptime(day, pattern)  # noqa: DTZ007 (both times are of the same, unnamed zone)
+            moment = datetime.strptime(day, pattern)
         except ValueError:
             continue
         return moment + timedelta(seconds=float(f"0.{fraction}") if fraction.isdigit() else 0.0)

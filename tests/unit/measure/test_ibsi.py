@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydicom.sr import _concepts_dict
+
 from overread.domain.card import Texture
 from overread.domain.features import FAMILIES, FEATURES
 from overread.measure.diameter import longest_mm
-from pydicom.sr import _concepts_dict
 
 PHANTOM = np.array(
     [
