@@ -23,7 +23,7 @@ from overread.domain.card import Card
 from overread.domain.errors import CardError
 from overread.domain.reading import Reading
 from overread.infer.engines import LPS_TO_RAS, Grid
-from overread.infer.weights import verified
+from overread.infer.trust import verified
 
 NETWORKS = "dynamic_network_architectures."
 LAYERS = "torch.nn."

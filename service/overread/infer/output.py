@@ -57,9 +57,10 @@ class Output:
 
     def _back(self, answer: Tensor, image: Any, shape: tuple[int, ...], *, nearest: bool) -> NDArray[np.float32]:
         """(channels, x, y, z) on the network's grid → (channels, slices, rows, columns) on the source's."""
-        made = MetaTensor(answer.cpu(), meta=image.meta, applied_operations=image.applied_operations)
-        inverse = Invertd("pred", self._preprocessing, orig_keys=self._key, nearest_interp=nearest, to_tensor=True)
-        found = inverse({"pred": made, self._key: image})["pred"]
+        found: Any = MetaTensor(answer.cpu(), meta=image.meta, applied_operations=image.applied_operations)
+        if self._preprocessing.transforms:
+            inverse = Invertd("pred", self._preprocessing, orig_keys=self._key, nearest_interp=nearest, to_tensor=True)
+            found = inverse({"pred": found, self._key: image})["pred"]
         if tuple(found.shape[1:]) != shape[::-1]:
             raise CardError(f"undone, the preprocessing gives {tuple(found.shape[1:])}, the source has {shape[::-1]}")
         back: NDArray[np.float32] = np.asarray(torch.as_tensor(found), np.float32).transpose(0, 3, 2, 1)

@@ -15,7 +15,7 @@ from overread.domain.errors import CardError, Unfit
 from overread.domain.features import expand
 from overread.domain.reading import Likelihood, Reading
 from overread.infer.engines import Grid
-from overread.infer.weights import verified
+from overread.infer.trust import verified
 from overread.measure.vector import vector
 
 # What skops does not trust by itself and fitted forests, gradient boosting and calibrated classifiers are made of:

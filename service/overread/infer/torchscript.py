@@ -11,7 +11,7 @@ from overread.domain.card import Card
 from overread.domain.errors import CardError
 from overread.infer.feed import Predict
 from overread.infer.network import Network
-from overread.infer.weights import verified
+from overread.infer.trust import verified
 
 
 class TorchScript(Network):
