@@ -23,6 +23,8 @@ from overread.domain.pipeline import External
 
 MB = 1 << 20
 TAIL = 4096
+# The first process of a process namespace is deaf to most signals, so that it must not be the program itself.
+FIRST = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
 PERSONAL = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "OtherPatientIDs", "StudyID")
 _UID = re.compile(r"\b[0-2](?:\.\d+){3,}\b")
 _LONG_NUMBER = re.compile(r"\d{6,}")
@@ -68,8 +70,9 @@ class Confined:
                 reason = self._watch(process, patience_s, tick)
             finally:
                 _end(process)
+        tail = _tail(said, places["input"])
         if reason:
-            raise ProgramFailed(f"{reason}{_tail(said, places['input'])}")
+            raise ProgramFailed(f"{reason}{tail}")
 
     def _watch(self, process: subprocess.Popen[bytes], patience_s: float, tick: Callable[[], None]) -> str:
         """Why it failed, or nothing."""
@@ -88,7 +91,8 @@ class Confined:
             if code < 0 or code > 128:
                 number = -code if code < 0 else code - 128
                 names = {s.value: s.name for s in signal.Signals}
-                return f"the program was ended by {names.get(number, f'signal {number}')}"
+                hint = " (the system may have run out of memory)" if number == signal.SIGKILL else ""
+            return f"the program was ended by {names.get(number, f'signal {number}')}{hint}"
             return f"the program ended with exit code {code}" if code else ""
 
     def _environment(self, places: Mapping[str, Path]) -> dict[str, str]:
@@ -114,7 +118,7 @@ def _namespaces(network: bool) -> tuple[tuple[str, ...], str]:
     works = unshare is not None and _works((unshare, *wanted))
     if works and unshare is not None:
         said = "with the machine's network" if network else "without network (a network namespace of its own)"
-        return (unshare, *wanted, "--"), said
+        return (unshare, *wanted, "--", *FIRST), said
     if network:
         return (), "with the machine's network; what it leaves behind is ended by its process group only"
     raise CardError(
@@ -136,7 +140,7 @@ def _limits(external: External) -> tuple[str, ...]:
     if external.memory_mb:
         wanted.append(f"--data={external.memory_mb * MB}:{external.memory_mb * MB}")
     if external.cpu_s:
-        wanted.append(f"--cpu={external.cpu_s}:{external.cpu_s}")
+        wanted.append(f"--cpu={external.cpu_s}:{external.cpu_s + 5}")
     prlimit = shutil.which("prlimit")
     if prlimit is None:
         if len(wanted) > 1:

@@ -24,10 +24,10 @@ SPATIAL = """
     CenterSpatialCrop CenterScaleCrop CropForeground
 """
 INTENSITY = """
-    ScaleIntensity ScaleIntensityRange ScaleIntensityRangePercentiles ScaleIntensityFixedMean NormalizeIntensity
+    ScaleIntensity ScaleIntensityRange ScaleIntensityRangePercentiles NormalizeIntensity
     ThresholdIntensity ShiftIntensity StdShiftIntensity AdjustContrast ClipIntensityPercentiles GaussianSmooth
-    GaussianSharpen MedianSmooth SavitzkyGolaySmooth HistogramNormalize DetectEnvelope SobelGradients ImageFilter
-    ForegroundMask GibbsNoise KSpaceSpikeNoise CastToType EnsureType RepeatChannel
+    GaussianSharpen MedianSmooth SavitzkyGolaySmooth HistogramNormalize SobelGradients ImageFilter
+    ForegroundMask GibbsNoise CastToType EnsureType RepeatChannel
 """
 SKIMAGE = {
     "skimage.filters": "gaussian median sobel scharr prewitt farid roberts laplace unsharp_mask butterworth "

@@ -90,7 +90,7 @@ channels = [0, {value}]
 
 def two_stages(folder: Path) -> Card:
     """The second model sees only the box around what the first one found."""
-    onnx_net(folder / "body.onnx", threshold=-400.5)
+    onnx_net(folder / "body.onnx", threshold=-399.5)
     onnx_net(folder / "bone.onnx", threshold=150.0)
     body = stage("body", "Bright", 1, folder) + stage("bone", "Brighter", 2, folder, within="Bright")
     return write_card(folder, "stages", body, labels=SECOND)
