@@ -138,7 +138,9 @@ def read_card(folder: Path) -> Card:
     path = folder / "card.toml"
     try:
         values = tomllib.loads(path.read_text("utf-8"))
-        return replace(_card(values, folder.resolve()), digest=_digest(folder))
+        card = replace(_card(values, folder.resolve()), digest=_digest(folder))
+        # Several models, or a program: what names them is the card, which holds the digests of all their weights.
+        return card if card.weights else replace(card, weights_sha256=card.digest)
     except FileNotFoundError:
         raise CardError(f"{folder} has no card.toml; each model folder needs one") from None
     except tomllib.TOMLDecodeError as error:

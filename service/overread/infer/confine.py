@@ -88,12 +88,7 @@ class Confined:
                 if time.monotonic() > deadline:
                     return f"the program did not end within {patience_s:g} s and was ended"
                 continue
-            if code < 0 or code > 128:
-                number = -code if code < 0 else code - 128
-                names = {s.value: s.name for s in signal.Signals}
-                hint = " (the system may have run out of memory)" if number == signal.SIGKILL else ""
-            return f"the program was ended by {names.get(number, f'signal {number}')}{hint}"
-            return f"the program ended with exit code {code}" if code else ""
+            return _ended(code)
 
     def _environment(self, places: Mapping[str, Path]) -> dict[str, str]:
         home = str(places["home"])
@@ -102,6 +97,16 @@ class Confined:
         # What mercure modules look for.
         own |= {"MERCURE_IN_DIR": str(places["input"]), "MERCURE_OUT_DIR": str(places["output"])}
         return {**own, **{k: _filled(v, places) for k, v in self._external.environment.items()}}
+
+
+def _ended(code: int) -> str:
+    """Why a program that ended by itself failed, or nothing; a shell says signals as 128 and their number."""
+    number = -code if code < 0 else code - 128
+    if number <= 0:
+        return f"the program ended with exit code {code}" if code else ""
+    names = {s.value: s.name for s in signal.Signals}
+    hint = " (the system may have run out of memory)" if number == signal.SIGKILL else ""
+    return f"the program was ended by {names.get(number, f'signal {number}')}{hint}"
 
 
 def _leash() -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +11,14 @@ import demos
 import numpy as np
 import pydicom
 import pytest
+import tiny
 
 from overread.domain.card import Card
 from overread.domain.findings import Findings
 from overread.domain.volume import Volume
 from overread.encode import encoders
 from overread.infer.engines import Grid, engine
+from overread.infer.pool import WorkerPool
 from overread.load.series import load
 from overread.measure.findings import find
 from overread.ports import Read
@@ -129,6 +131,25 @@ def test_two_series_are_channels_of_one_network(volume: Volume, tmp_path: Path) 
     findings, (segmentation, _) = through(demos.multi_series(tmp_path), [volume, pet], tmp_path)
     assert (findings.mask.astype(bool) == (hot > 0)).all()
     assert segmentation.FrameOfReferenceUID == pydicom.dcmread(volume.paths[0]).FrameOfReferenceUID
+
+
+@pytest.mark.parametrize("make", [tiny.external, demos.two_stages], ids=["external", "stages"])
+def test_a_worker_process_reads_what_the_engine_reads(
+    make: Callable[[Path], Card], volume: Volume, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    card = make(tmp_path)
+    told: list[float] = []
+    pool = WorkerPool(lambda _: None, threads=1)
+    try:
+        with caplog.at_level("INFO", "overread"):
+            reading = pool.read(card, [volume], told.append)
+    finally:
+        pool.close()
+    alone = engine(card.engine)(card, "cpu").read([Grid(volume.voxels, volume.affine, volume.paths)], lambda _: None)
+    assert np.array_equal(reading.label_map, alone.label_map) and set(reading.masks) == set(alone.masks)
+    assert all((reading.masks[value] == mask).all() for value, mask in alone.masks.items())
+    assert told[-1] == 1.0
+    assert ("network" in caplog.text) == (card.engine == "external")  # which limits applied is in the log
 
 
 def test_a_programs_dicom_segmentation_becomes_a_finding_of_ours(volume: Volume, tmp_path: Path) -> None:
