@@ -251,3 +251,15 @@ def test_steps_in_space_for_one_input_only_are_refused() -> None:
     step = Step("SpatialPad", ("PET",), {"spatial_size": [40, 40, 40]})
     with pytest.raises(CardError, match="must be for all"):
         read(card(step, inputs=("CT", "PET")), two, source, source)
+
+
+def test_the_guide_names_every_step_and_no_other() -> None:
+    guide = (Path(__file__).resolve().parents[3] / "models" / "engines.md").read_text("utf-8")
+    part = guide.split("The steps there are:")[1].split("## nnU-Net")[0]
+    module, named = "", set()
+    for line in part.splitlines():
+        if line.startswith("        "):
+            named.update(module + word for word in line.split())
+        elif line.strip():
+            module = line.strip() if line.strip().endswith(".") else ""
+    assert named == MONAI_NAMES | FUNCTIONS
