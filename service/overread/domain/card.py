@@ -132,6 +132,12 @@ class Card:
     orientation: str = ""
     further_weights: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def all_weights(self) -> dict[str, str]:
+        """Every file of weights, of its stages and ensembles too: path in the folder → SHA-256."""
+        parts = [(part.weights, part.weights_sha256, part.further_weights) for part in (self, *self.stages)]
+        return {path: sha for first, own, more in parts for path, sha in {first: own, **more}.items() if path}
+
 
 def read_card(folder: Path) -> Card:
     """Read ``folder/card.toml``; raises CardError that names the file, the key and what is wrong with it."""

@@ -42,8 +42,8 @@ def collect(folder: Path, card: Card, source: Grid, notes: Sequence[str]) -> Rea
     for dataset in _dicom(files):
         if dataset.get("SOPClassUID") in SEGMENTATIONS:
             taken += 1
-            for value, mask in _segments(dataset, card, source):
-                masks[value] = masks.get(value, False) | mask
+            for value, k, plane in _planes(dataset, card, source):
+                masks.setdefault(value, np.zeros(source.voxels.shape, bool))[k] |= plane
         else:
             left_out.append(str(dataset.get("Modality") or "unknown"))
     if not taken:
@@ -91,8 +91,8 @@ def _dicom(files: Sequence[Path]) -> Iterator[Dataset]:
             continue  # logs and the like
 
 
-def _segments(dataset: Dataset, card: Card, source: Grid) -> Iterator[tuple[int, Mask]]:
-    """Each segment as a mask (slices, rows, columns) with the value of the card's label."""
+def _planes(dataset: Dataset, card: Card, source: Grid) -> Iterator[tuple[int, int, Mask]]:
+    """(value of the card's label, source slice, pixels (rows, columns)) of each segment on each frame."""
     values = _values(dataset, card)
     header = pydicom.dcmread(source.paths[0], stop_before_pixels=True)
     if dataset.get("FrameOfReferenceUID") != header.get("FrameOfReferenceUID"):
@@ -109,9 +109,7 @@ def _segments(dataset: Dataset, card: Card, source: Grid) -> Iterator[tuple[int,
             content = _group(dataset, n, "SegmentIdentificationSequence")
             found = {int(content.ReferencedSegmentNumber): frame > half}
         for number, plane in found.items():
-            mask = np.zeros(source.voxels.shape, bool)
-            mask[k] = plane
-            yield values[number], mask
+            yield values[number], k, plane
 
 
 def _values(dataset: Dataset, card: Card) -> dict[int, int]:

@@ -106,6 +106,7 @@ def test_a_card_of_stages_needs_no_weights_of_its_own_and_is_named_by_its_digest
     (tmp_path / "card.toml").write_text(text)
     found = read_card(tmp_path)
     assert found.weights == "" and found.weights_sha256 == found.digest
+    assert found.all_weights == {"net.onnx": "00"}
 
 
 def test_nnu_nets_plans_count_as_part_of_a_card(tmp_path: Path) -> None:
