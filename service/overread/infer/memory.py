@@ -9,9 +9,8 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 
-from overread.infer.engines import LPS_TO_RAS
-
 NAME = "mem:volume"
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class MemoryReader(ImageReader):  # type: ignore[misc]
