@@ -135,7 +135,8 @@ class Card:
     @property
     def all_weights(self) -> dict[str, str]:
         """Every file of weights, of its stages and ensembles too: path in the folder → SHA-256."""
-        parts = [(part.weights, part.weights_sha256, part.further_weights) for part in (self, *self.stages)]
+        parts = [(self.weights, self.weights_sha256, self.further_weights)]
+        parts += [(stage.weights, stage.weights_sha256, stage.further_weights) for stage in self.stages]
         return {path: sha for first, own, more in parts for path, sha in {first: own, **more}.items() if path}
 
 
