@@ -11,6 +11,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from overread.domain.codes import Code
 from overread.domain.errors import CardError
+from overread.domain.features import expand
+from overread.domain.pipeline import External, Inferer, Postprocess, Stage, Step, check_parts, check_stages
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 PREFERENCES = ("thinnest", "most slices")
@@ -34,12 +36,25 @@ class Accepts:
 
 
 @dataclass(frozen=True)
+class Texture:
+    """How intensities are prepared for radiomics (IBSI 1, sections 2.4 to 2.7): resampled to cubes of ``spacing_mm``
+    (0 as they are), limited to ``range`` (lowest, highest), sorted into ``bins`` of equal width, or into bins of
+    ``bin_width`` from the lowest of ``range``."""
+
+    bins: int = 32
+    bin_width: float = 0.0
+    range: tuple[float, ...] = ()
+    spacing_mm: float = 0.0
+
+
+@dataclass(frozen=True)
 class Label:
     """One output value of the network and what it is.
 
     ``instances``: each connected component is a finding of its own, numbered by size. ``smallest_mm``: components whose
     long axis is shorter are noise. ``most`` and ``least_score`` limit the components, or the boxes of a detection.
-    ``color`` is RGB, 0–255.
+    ``color`` is RGB, 0–255. ``features``: what is measured beside size and intensity, by the names of
+    ``domain.features``.
     """
 
     value: int
@@ -55,6 +70,8 @@ class Label:
     most: int = 20
     diameters: bool = False
     least_score: float = 0.0
+    features: tuple[str, ...] = ()
+    texture: Texture = field(default_factory=Texture)
 
 
 @dataclass(frozen=True)
@@ -83,6 +100,11 @@ class Card:
     ``inputs`` has a row for each series that it reads; empty is one. ``folder`` is absolute. ``digest`` is the SHA-256
     over the card and the bundle's configs: with ``weights_sha256`` it names everything that may change a result.
     ``dice_floor`` is what the model promises on generated phantoms.
+
+    For engines that bring no pipeline of their own: ``preprocess``, ``inferer``, ``postprocess``; ``stages`` when one
+    card holds several models; ``external`` for a program; ``features`` for a classifier of regions, in its order;
+    ``orientation`` for models that know no directions: what their arrays' x, y, z increase to, such as RAS;
+    ``further_weights``: path → SHA-256 of the other members of an ensemble.
     """
 
     name: str
@@ -101,6 +123,21 @@ class Card:
     purpose: str = ""
     digest: str = ""
     dice_floor: dict[str, float] = field(default_factory=dict)
+    preprocess: tuple[Step, ...] = ()
+    inferer: Inferer = field(default_factory=Inferer)
+    postprocess: Postprocess = field(default_factory=Postprocess)
+    stages: tuple[Stage, ...] = ()
+    external: External = field(default_factory=External)
+    features: tuple[str, ...] = ()
+    orientation: str = ""
+    further_weights: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def all_weights(self) -> dict[str, str]:
+        """Every file of weights, of its stages and ensembles too: path in the folder → SHA-256."""
+        parts = [(self.weights, self.weights_sha256, self.further_weights)]
+        parts += [(stage.weights, stage.weights_sha256, stage.further_weights) for stage in self.stages]
+        return {path: sha for first, own, more in parts for path, sha in {first: own, **more}.items() if path}
 
 
 def read_card(folder: Path) -> Card:
@@ -108,7 +145,9 @@ def read_card(folder: Path) -> Card:
     path = folder / "card.toml"
     try:
         values = tomllib.loads(path.read_text("utf-8"))
-        return replace(_card(values, folder.resolve()), digest=_digest(folder))
+        card = replace(_card(values, folder.resolve()), digest=_digest(folder))
+        # Several models, or a program: what names them is the card, which holds the digests of all their weights.
+        return card if card.weights else replace(card, weights_sha256=card.digest)
     except FileNotFoundError:
         raise CardError(f"{folder} has no card.toml; each model folder needs one") from None
     except tomllib.TOMLDecodeError as error:
@@ -120,7 +159,8 @@ def read_card(folder: Path) -> Card:
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     code = [p for name in ("configs", "scripts") for p in sorted((folder / name).rglob("*")) if _counts(p)]
-    for path in [folder / "card.toml", *code]:
+    plans = [p for p in (folder / "plans.json", folder / "dataset.json") if p.is_file()]
+    for path in [folder / "card.toml", *code, *plans]:
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -133,6 +173,8 @@ def _card(values: dict[str, Any], folder: Path) -> Card:
     ours = {"folder", "digest"} & set(values)
     if ours:
         raise ValueError(f"the key {ours.pop()} is overread's to fill in; take it out")
+    if {"stages", "external"} & set(values):
+        values = {"weights": "", "weights_sha256": "", **values}
     card: Card = _build(Card, {**values, "folder": folder}, "")
     numbers = [label.value for label in card.labels]
     if len(set(numbers)) != len(numbers) or not all(0 < n < 65536 for n in numbers):
@@ -143,7 +185,20 @@ def _card(values: dict[str, Any], folder: Path) -> Card:
         raise ValueError(f"task is {card.task!r}; it can be {', '.join(TASKS)}")
     if card.accepts.prefer not in PREFERENCES:
         raise ValueError(f"accepts.prefer is {card.accepts.prefer!r}; it can be {' or '.join(PREFERENCES)}")
+    _check_pipeline(card)
     return card
+
+
+def _check_pipeline(card: Card) -> None:
+    names = [label.name for label in card.labels]
+    check_parts(card.inferer, card.postprocess, names)
+    check_stages(card.stages, names)
+    asked = [card.features, *(label.features for label in card.labels), *(stage.features for stage in card.stages)]
+    for wanted in asked:
+        expand(wanted)
+    for label in card.labels:
+        if label.texture.bin_width > 0 and len(label.texture.range) != 2:
+            raise ValueError("texture.bin_width needs texture.range, whose lowest value the bins begin at")
 
 
 def _build(kind: Any, values: Any, where: str) -> Any:
@@ -153,6 +208,9 @@ def _build(kind: Any, values: Any, where: str) -> Any:
         values = dict(zip(("value", "scheme", "meaning"), values, strict=True))
     if not isinstance(values, dict):
         raise ValueError(f"{where.rstrip('.')} must be a table")
+    if kind is Step:
+        ours = {key: value for key, value in values.items() if key in ("name", "inputs")}
+        values = {**ours, "args": {key: value for key, value in values.items() if key not in ours}}
     hints = get_type_hints(kind)
     unknown = sorted(set(values) - set(hints))
     if unknown:
@@ -167,6 +225,8 @@ def _build(kind: Any, values: Any, where: str) -> Any:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, UnionType):
         hint = get_args(hint)[0]
+    if hint is Any:
+        return value
     if is_dataclass(hint):
         return _build(hint, value, f"{where}.")
     kind, inner = get_origin(hint), get_args(hint)

@@ -76,8 +76,8 @@ def _read(model: Loaded, task: Task, pipe: Connection) -> Done | Failed:
     blocks = [SharedMemory(name) for name in task.voxels]
     try:
         volumes: list[Grid] = [
-            Grid(np.ndarray(task.shape, dtype, block.buf), task.affine)
-            for dtype, block in zip(task.dtypes, blocks, strict=True)
+            Grid(np.ndarray(task.shape, dtype, block.buf), task.affine, paths)
+            for dtype, block, paths in zip(task.dtypes, blocks, task.paths, strict=True)
         ]
         reading = model.read(volumes, lambda f: pipe.send(Progressed(f)))
         parcel = pack(reading, task.answer)

@@ -20,17 +20,28 @@ from overread.domain.reading import Reading
 
 ENGINES: dict[str, str] = {
     "monai-bundle": "overread.infer.bundle:Bundle",
+    "torchscript": "overread.infer.torchscript:TorchScript",
+    "torch-export": "overread.infer.exported:Exported",
+    "onnx": "overread.infer.onnx:Onnx",
+    "nnunet": "overread.infer.nnunet:NnUnet",
+    "sklearn": "overread.infer.sklearn:Classifier",
+    "external": "overread.infer.external:Program",
+    "stages": "overread.infer.stages:Stages",
 }
 GROUP = "overread.engines"
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])  # DICOM's patient coordinates → those of MONAI and NIfTI
 
 
 @dataclass(frozen=True)
 class Grid:
     """One input volume as an engine sees it: ``voxels`` (slices, rows, columns) in the modality's unit; ``affine``
-    (4, 4) float64, (slice, row, column) index → mm, LPS. All inputs of a reading lie on one grid."""
+    (4, 4) float64, (slice, row, column) index → mm, LPS. All inputs of a reading lie on one grid. ``paths``: the
+    source files, for engines that read files. ``mask``: the region, when an earlier stage has found one."""
 
     voxels: NDArray[Any]
     affine: NDArray[np.float64]
+    paths: tuple[str, ...] = ()
+    mask: NDArray[np.bool_] | None = None
 
 
 class Loaded(Protocol):

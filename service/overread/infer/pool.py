@@ -55,10 +55,13 @@ class WorkerPool:
         with seat.lock:
             worker = self._ready(seat, card)
             try:
-                return worker.read(volumes, progress)
+                reading = worker.read(volumes, progress)
             except Stumbled as error:
                 self._discard(seat, card, error.kind if isinstance(error, WorkerLost) else "crash")
                 raise
+        for note in reading.notes:
+            _log.info("model %s: %s", card.name, note)
+        return reading
 
     def pids(self) -> dict[str, int]:
         """Process ids of the warm models."""

@@ -24,13 +24,14 @@ class Start:
 class Task:
     """One input to read: ``voxels`` names a shared memory block for each volume, of (slices, rows, columns) and
     ``dtypes``; ``affine`` maps (slice, row, column) indices to mm, LPS. The answer's arrays go into blocks whose names
-    begin with ``answer``."""
+    begin with ``answer``. ``paths``: the source files of each volume."""
 
     voxels: tuple[str, ...]
     dtypes: tuple[str, ...]
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
     answer: str
+    paths: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ class WorkerProcess:
             blocks = [stack.enter_context(_shared(v.voxels)) for v in volumes]
             dtypes = tuple(v.voxels.dtype.str for v in volumes)
             names = tuple(block.name for block in blocks)
-            self._send(Task(names, dtypes, _shape(volumes), first.affine, answer))
+            paths = tuple(v.paths for v in volumes)
+            self._send(Task(names, dtypes, _shape(volumes), first.affine, answer, paths))
             done: Done = self._expect(Done, self.card.runtime.timeout_s, progress)
             self.used_at = time.monotonic()
             return unpack(done.parcel)

@@ -16,6 +16,8 @@ MEASURERS: dict[str, str] = {
     "volume": "overread.measure.volume:measure",
     "diameter": "overread.measure.diameter:measure",
     "intensity": "overread.measure.intensity:measure",
+    "suv": "overread.measure.suv:measure",
+    "radiomics": "overread.measure.radiomics:measure",
 }
 GROUP = "overread.measurements"
 

@@ -4,6 +4,9 @@ Definition. The outline of a segment on a slice is the convex hull of the midpoi
 that a row of n pixels is n pixel spacings long. The long axis is the largest distance between two points of that
 outline, on the slice where this distance is largest (the first such slice). The short axis is the longest chord of the
 same outline perpendicular to it. Both in mm; nothing is measured across slices.
+
+The longest diameter in three dimensions is the largest distance between two vertices of the segment's surface mesh
+(IBSI L0JK): a row of n voxels is n voxel spacings long.
 """
 
 from __future__ import annotations
@@ -14,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import cdist
+from skimage.measure import marching_cubes
 
 from overread.domain.card import Label
 from overread.domain.codes import LONG_AXIS, MILLIMETER, SHORT_AXIS
+from overread.domain.features import FEATURES, SIZES, expand
 from overread.domain.findings import Measurement
 from overread.domain.volume import Volume
 
@@ -24,11 +29,28 @@ Points = NDArray[np.float64]
 
 
 def measure(volume: Volume, mask: NDArray[np.bool_], label: Label) -> Sequence[Measurement]:
-    """Long and short axis in mm of ``mask`` (slices, rows, columns); nothing unless the label asks for diameters."""
-    if not label.diameters:
-        return ()
-    long_mm, short_mm = axes_mm(mask, volume.stack.spacing_mm[1:])
-    return tuple(Measurement(n, round(mm, 2), MILLIMETER) for n, mm in ((LONG_AXIS, long_mm), (SHORT_AXIS, short_mm)))
+    """Long and short axis and longest diameter in mm of ``mask`` (slices, rows, columns).
+
+    All of them when the label says ``diameters``, otherwise those that it asks for by name.
+    """
+    wanted = SIZES if label.diameters else expand(label.features)
+    found: list[Measurement] = []
+    if "long_axis" in wanted or "short_axis" in wanted:
+        long_mm, short_mm = axes_mm(mask, volume.stack.spacing_mm[1:])
+        pairs = (("long_axis", LONG_AXIS, long_mm), ("short_axis", SHORT_AXIS, short_mm))
+        found += [Measurement(code, round(mm, 2), MILLIMETER) for name, code, mm in pairs if name in wanted]
+    if "longest_diameter" in wanted:
+        longest = longest_mm(mask, volume.stack.spacing_mm)
+        found.append(Measurement(FEATURES["shape.maximum_3d_diameter"].code, round(longest, 2), MILLIMETER))
+    return tuple(found)
+
+
+def longest_mm(mask: NDArray[np.bool_], spacing_mm: tuple[float, float, float]) -> float:
+    """The longest diameter in mm of ``mask`` (slices, rows, columns), not empty, with ``spacing_mm`` along its axes."""
+    vertices = marching_cubes(np.pad(mask, 1).astype(np.float32), 0.5, spacing=spacing_mm)[0].astype(np.float64)
+    outer = vertices[ConvexHull(vertices).vertices]
+    # In pieces: the hull of a large organ may have ten thousand corners.
+    return max(float(cdist(outer[n : n + 512], outer).max()) for n in range(0, len(outer), 512))
 
 
 def axes_mm(mask: NDArray[np.bool_], pixel_mm: tuple[float, float]) -> tuple[float, float]:
