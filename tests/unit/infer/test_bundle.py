@@ -66,7 +66,6 @@ def test_other_weights_than_the_cards_are_refused(load: Callable, write_bundle: 
 @pytest.mark.parametrize(
     ("sections", "reason"),
     [
-        ({"inferer": None}, "has no 'inferer' section"),
         ({"preprocessing": None}, "has no 'preprocessing' section"),
         ({"postprocessing": None}, "has no 'postprocessing' section"),
         ({"preprocessing": {"_target_": "Compose", "transforms": []}}, "has no LoadImage or LoadImaged"),
