@@ -15,8 +15,10 @@ import torch
 
 from overread.domain.card import Card
 from overread.domain.errors import Unfit
+from overread.domain.lock import require_trusted
 from overread.domain.reading import Reading
 from overread.infer import surroundings
+from overread.infer.checkpoint import load_weights
 from overread.infer.composed import Composed, composable
 from overread.infer.engines import Grid
 from overread.infer.evaluated import Evaluated
@@ -24,7 +26,6 @@ from overread.infer.heads import reading
 from overread.infer.memory import MemoryReader
 from overread.infer.pictures import plane, stacked, thick
 from overread.infer.recipe import Recipe, feed
-from overread.infer.weights import load_weights
 
 
 class Bundle:
@@ -34,6 +35,7 @@ class Bundle:
     """
 
     def __init__(self, card: Card, device: str) -> None:
+        require_trusted(card.folder)
         self._card = card
         place = torch.device(device)
         surroundings.prepare(card.folder, place)

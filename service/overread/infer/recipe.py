@@ -143,7 +143,7 @@ def _reason(error: BaseException) -> str:
     while root.__cause__ is not None:
         root = root.__cause__
     if isinstance(root, FileNotFoundError) and root.filename:
-        return f"it needs the file {Path(root.filename).name}, which is not there; the bundle's large_files may say whence"
+        return f"it needs the file {Path(root.filename).name}, which is not there; large_files may say whence"
     text = " ".join(f"{type(root).__name__}: {root}".split())[:200]
     lacking = _lacking(root)
     if lacking is None:
