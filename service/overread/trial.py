@@ -204,5 +204,3 @@ class _AsTheyLie(Spool):
 
     def __init__(self) -> None:
         self.root = Path("/")
-
-
