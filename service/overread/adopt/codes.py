@@ -30,6 +30,7 @@ SYNONYMS = {
     "aorta artery": "aorta",
     "atrium": "atrium",
     "autochthon": "erector spinae muscle",
+    "brain mask": "brain",
     "brain stem": "brain stem",
     "brainstem": "brain stem",
     "caudate": "caudate nucleus",

@@ -67,7 +67,10 @@ def judgement_item(judgement: Judgement) -> CodeContentItem:
     item = CodeContentItem(coded(judgement.label.type), coded(answer), RelationshipTypeValues.CONTAINS)
     site = finding_site(judgement.label)
     certainty = NumContentItem(
-        coded(CERTAINTY), percent(judgement.probability), coded(PERCENT), RelationshipTypeValues.HAS_PROPERTIES
+        coded(CERTAINTY),
+        percent(judgement.probability),
+        coded(PERCENT),
+        relationship_type=RelationshipTypeValues.HAS_PROPERTIES,
     )
     item.ContentSequence = ContentSequence([certainty, *([site] if site is not None else [])])
     return item

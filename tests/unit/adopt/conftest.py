@@ -33,7 +33,8 @@ def metadata(**changes: Any) -> dict[str, Any]:
     """The metadata of a segmentation of spleen and left kidney; ``output`` and ``image`` change those parts."""
     output = {"type": "image", "format": "segmentation", "num_channels": 3}
     output["channel_def"] = {"0": "background", "1": "spleen", "2": "kidney_left"}
-    image = {"type": "image", "format": "hounsfield", "modality": "CT", "num_channels": 1, "channel_def": {"0": "image"}}
+    image: dict[str, Any] = {"type": "image", "format": "hounsfield", "modality": "CT", "num_channels": 1}
+    image["channel_def"] = {"0": "image"}
     made = {"version": "0.1.2", "name": "Two organs", "task": "Segmentation", "authors": "Somebody"}
     made["network_data_format"] = {
         "inputs": {"image": {**image, **changes.pop("image", {})}},
