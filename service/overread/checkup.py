@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overread import wiring
+from overread.adopt.validate import faults
 from overread.console.words import moment
 from overread.domain.card import Card, read_card
 from overread.domain.errors import OverreadError, Refused
@@ -71,16 +71,10 @@ def check_spool(settings: Settings) -> Iterator[Line]:
 
 
 def check_model(card: Card) -> Line:
-    """Is the bundle there, and are its weights those of the card?"""
-    path = card.folder / card.weights
-    if not path.is_file():
-        return Line(f"model {card.name}", f"its weights {path} are not there; copy the file there", wrong=True)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != card.weights_sha256:
-        remedy = "put the right file back, or correct weights_sha256 in card.toml if the change was meant"
-        return Line(f"model {card.name}", f"the weights' SHA-256 is {found}, not the card's; {remedy}", wrong=True)
-    if not any((card.folder / "configs" / f"inference.{end}").is_file() for end in ("json", "yaml", "yml")):
-        return Line(f"model {card.name}", f"{card.folder}/configs has no inference config", wrong=True)
+    """Are its weights those of the card, and its files those that somebody trusted?"""
+    wrong = next((fault for fault in faults(card) if fault.wrong), None)
+    if wrong is not None:
+        return Line(f"model {card.name}", wrong.said, wrong=True)
     labels = ", ".join(label.name for label in card.labels)
     return Line(f"model {card.name}", f"{card.version}, reads {card.accepts.plane} {card.accepts.modality}: {labels}")
 

@@ -24,6 +24,7 @@ from pydicom import dcmread
 
 from overread.deliver.association import association
 from overread.domain.errors import Rejected, Unreachable
+from overread.domain.lock import write_lock
 from overread.domain.peer import Peer
 from overread.simulate.phantom import Grid, chest_phantom
 from overread.simulate.scanner import Patience, Sent, send
@@ -398,6 +399,7 @@ def tiny_model(models: Path, *, attempts: int = 3, labels: int = 2, window: int 
     torch.save(layer.state_dict(), weights)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     (folder / "card.toml").write_text(CARD.format(digest=digest, attempts=attempts) + AIR * (labels > 1), "utf-8")
+    write_lock(folder, "2026-01-01T00:00:00+00:00", "the tests")
     return models
 
 

@@ -1,4 +1,4 @@
-"""The service itself: run, check, models, demo."""
+"""The service itself: run, check, demo."""
 
 from __future__ import annotations
 
@@ -22,8 +22,6 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="also read every file of the spool, and compare spool and ledger; changes nothing, and takes its time",
     )
-    models = command(commands, "models", _models, "list the installed models, or check them")
-    models.add_argument("what", choices=("list", "check"), nargs="?", default="list")
     demo = command(commands, "demo", _demo, "show the service at work on a generated chest CT, or your study")
     demo.add_argument("--study", type=Path, help="a folder of DICOM files to read instead of the generated phantom")
     demo.add_argument("--folder", type=Path, default=Path("demo-run"), help="where to write (default: %(default)s)")
@@ -49,18 +47,6 @@ def _check(options: argparse.Namespace) -> int:
         print(f"{'WRONG' if line.wrong else 'ok':<8}  {line.what}: {line.said}", flush=options.spool)
     print(f"{wrong} to mend" if wrong else "everything is well")
     return 1 if wrong else 0
-
-
-def _models(options: argparse.Namespace) -> int:
-    from overread import wiring
-    from overread.checkup import check_model
-
-    lines = [check_model(card) for card in wiring.cards(read(options))]
-    for line in lines:
-        print(f"{'WRONG' if line.wrong else 'ok':<8}  {line.what}: {line.said}")
-    if not lines:
-        print(f"no model in {', '.join(read(options).models)}")
-    return 1 if options.what == "check" and (not lines or any(line.wrong for line in lines)) else 0
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from overread.domain.pipeline import External, Inferer, Postprocess, Stage, Step
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 PREFERENCES = ("thinnest", "most slices")
 TASKS = ("segmentation", "detection", "classification", "image")
-ANATOMICAL_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")
+ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")  # CID 7150
 
 
 @dataclass(frozen=True)

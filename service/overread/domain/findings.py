@@ -76,9 +76,11 @@ class Findings:
         """``mask`` and ``overlays``: in each of them no segment overlaps another."""
         return (self.mask, *self.overlays)
 
-    def layer_of(self, value: int) -> NDArray[np.uint8]:
-        """The mask that holds segment ``value``; raises KeyError when none does."""
-        found = next((m for m in self.layers if not self.overlays or (m == value).any()), None)
+    def layer_of(self, value: int) -> int:
+        """Which of ``layers`` holds segment ``value``; raises KeyError when none does."""
+        if not self.overlays:
+            return 0
+        found = next((n for n, mask in enumerate(self.layers) if (mask == value).any()), None)
         if found is None:
             raise KeyError(value)
         return found

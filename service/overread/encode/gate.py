@@ -29,11 +29,12 @@ SPACING_TOLERANCE_MM = 1e-4
 
 def require_consistent(read: Read) -> None:
     """Raise Misplaced unless the mask lies on the volume's grid and its values are those of the segments, 1 … n."""
-    mask, values = read.findings.mask, [segment.value for segment in read.findings.segments]
-    if mask.shape != read.volume.voxels.shape or mask.shape[1:] != read.volume.stack.shape[1:]:
-        raise Misplaced(f"the mask is {mask.shape}, its volume {read.volume.voxels.shape}")
-    if values != list(range(1, len(values) + 1)) or int(mask.max(initial=0)) > len(values):
-        raise Misplaced("the values of the mask are not those of its segments, numbered from 1 without gaps")
+    values = [segment.value for segment in read.findings.segments]
+    for mask in read.findings.layers:
+        if mask.shape != read.volume.voxels.shape or mask.shape[1:] != read.volume.stack.shape[1:]:
+            raise Misplaced(f"the mask is {mask.shape}, its volume {read.volume.voxels.shape}")
+        if values != list(range(1, len(values) + 1)) or int(mask.max(initial=0)) > len(values):
+            raise Misplaced("the values of the mask are not those of its segments, numbered from 1 without gaps")
 
 
 def pass_segmentation(path: Path, read: Read, sources: Sources) -> None:
@@ -77,17 +78,21 @@ def _segmentation(segmentation: Dataset, read: Read, sources: Sources) -> None:
     _same_grid(segmentation, sources)
     _all_referenced(segmentation, sources)
     _same_segments(segmentation, read)
-    rebuilt = np.zeros(read.findings.mask.shape, np.uint8)
+    layers = read.findings.layers
+    rebuilt = [np.zeros_like(layer) for layer in layers]
+    number_of = {s.value: read.findings.layer_of(s.value) for s in read.findings.segments}
     indices = {str(header.SOPInstanceUID): k for k, header in enumerate(sources.headers)}
     shared = segmentation.SharedFunctionalGroupsSequence[0]
     for number, (frame, plane) in enumerate(_frames(segmentation), 1):
         k = _slice_of(frame, shared, indices, number)
         _same_place(frame, shared, sources.headers[k], number)
         value = int(_macro(frame, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-        if rebuilt[k][plane].any():
+        found = rebuilt[number_of[value]]
+        if found[k][plane].any():
             raise Misplaced(f"frame {number} of the segmentation overlaps another on slice {k + 1}")
-        rebuilt[k][plane] = value
-    _same_mask(rebuilt, read.findings.mask)
+        found[k][plane] = value
+    for found, wanted in zip(rebuilt, layers, strict=True):
+        _same_mask(found, wanted)
 
 
 def _same_identity(result: Dataset, sources: Sources) -> None:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from overread.domain.errors import Misplaced
-from overread.domain.findings import Segment
+from overread.domain.findings import Detection, Segment
 from overread.domain.result import Result
+from overread.encode.boxes import percent, rectangle
+from overread.encode.boxes import tracking_uid as box_uid
 from overread.encode.identity import tracking_uid
 from overread.encode.sources import Sources
 from overread.ports import Read
@@ -24,13 +26,19 @@ _GROUP, _TRACKING_UID, _REFERENCED_SEGMENT, _DERIVATION = "125007", "112040", "1
 def check(report: Dataset, read: Read, sources: Sources, segmentation: Result | None) -> None:
     """Raise Misplaced, saying what differs, unless ``report`` says of ``read`` what its findings say."""
     _known_references(report, sources, segmentation)
+    boxes = {box_uid(read, n): found for n, found in enumerate(read.findings.detections, 1)}
     segments = {tracking_uid(read, segment.value): segment for segment in read.findings.segments}
     groups = [item for item in _items(report) if item.ValueType == "CONTAINER" and _name(item) == _GROUP]
-    if len(groups) != len(segments):
-        raise Misplaced(f"the report has {len(groups)} measurement groups for {len(segments)} segments")
+    if len(groups) != len(segments) + len(boxes):
+        wanted = f"{len(segments)} segments" + (f" and {len(boxes)} boxes" if boxes else "")
+        raise Misplaced(f"the report has {len(groups)} measurement groups for {wanted}")
     for group in groups:
         children = group.ContentSequence
         tracked = [str(c.UID) for c in children if c.ValueType == "UIDREF" and _name(c) == _TRACKING_UID]
+        box = boxes.pop(tracked[0], None) if tracked else None
+        if box is not None:
+            _check_box(group, box, read, sources)
+            continue
         segment = segments.pop(tracked[0], None) if tracked else None
         if segment is None:
             raise Misplaced("a measurement group tracks none of the segments, or one twice")
@@ -68,8 +76,27 @@ def _check_outline(group: Dataset, segment: Segment, read: Read, sources: Source
     rows, columns = int(sources.headers[k].Rows), int(sources.headers[k].Columns)
     if points.min() < 0 or points[:, 0].max() > columns or points[:, 1].max() > rows:
         raise Misplaced(f"the outline of segment {segment.value} leaves its image")
-    if not (points[0] == points[-1]).all() or not _touches(points, read.findings.mask[k] == segment.value).all():
+    if not (points[0] == points[-1]).all() or not _touches(points, _plane(read, segment, k)).all():
         raise Misplaced(f"the outline of segment {segment.value} does not lie on the segment on slice {k + 1}")
+
+
+def _plane(read: Read, segment: Segment, k: int) -> NDArray[np.bool_]:
+    """The segment on slice ``k``."""
+    plane: NDArray[np.bool_] = read.findings.layers[read.findings.layer_of(segment.value)][k] == segment.value
+    return plane
+
+
+def _check_box(group: Dataset, box: Detection, read: Read, sources: Sources) -> None:
+    """The rectangle is that of the detection, on its middle slice; its score is the detection's."""
+    outlines = [c for c in group.ContentSequence if c.ValueType == "SCOORD"]
+    numbers = [_number(c)[3] for c in group.ContentSequence if c.ValueType == "NUM"]
+    k, wanted = rectangle(box, read.volume.stack.shape)
+    if len(outlines) != 1 or numbers != [percent(box.score)]:
+        raise Misplaced(f"{box.title} of the report has another score than was found, or no outline")
+    source = str(outlines[0].ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
+    points = np.array(outlines[0].GraphicData, np.float64).reshape(-1, 2)
+    if source != str(sources.headers[k].SOPInstanceUID) or not np.allclose(points, wanted, atol=1e-3):
+        raise Misplaced(f"{box.title} of the report does not lie where it was found")
 
 
 def _touches(points: NDArray[np.float64], plane: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ findings has no measurement group at all and still says what was looked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from highdicom.sr import (
@@ -17,6 +17,7 @@ from highdicom.sr import (
     CodedConcept,
     Comprehensive3DSR,
     ContainerContentItem,
+    ContentItem,
     ContentSequence,
     DeviceObserverIdentifyingAttributes,
     LanguageOfContentItemAndDescendants,
@@ -31,9 +32,10 @@ from overread.domain.card import ANATOMICAL_STRUCTURE, Label
 from overread.domain.errors import Misplaced
 from overread.domain.result import Result
 from overread.encode import gate, identity, seal
+from overread.encode.boxes import box_group, judgement_item
 from overread.encode.codes import ABSENT, NOT_VISUALIZED, QUALITATIVE_EVALUATIONS, coded, finding_site, procedure
 from overread.encode.groups import group, region
-from overread.encode.outline import key_outlines
+from overread.encode.outline import Points, key_outlines
 from overread.encode.sources import Sources, read_sources
 from overread.ports import Read
 
@@ -90,21 +92,32 @@ def _root(read: Read, sources: Sources, segmentation: Result | None) -> Containe
     root.ContentSequence.append(
         CodeContentItem(codes.DCM.ProcedureReported, modality, RelationshipTypeValues.HAS_CONCEPT_MOD)
     )
-    if read.findings.segments:
-        measurements = _container(CodedConcept.from_code(codes.DCM.ImagingMeasurements))
-        outlines = key_outlines(read.findings.mask)
-        for segment in read.findings.segments:
-            if segment.value not in outlines:
-                raise Misplaced(f"segment {segment.value} has no voxels")
-            where = region(sources, *outlines[segment.value])
-            measurements.ContentSequence.extend(group(read, segment, where, segmentation))
-        root.ContentSequence.append(measurements)
-    missing = [label for label in read.card.labels if label not in [s.label for s in read.findings.segments]]
-    if missing:
-        evaluations = _container(coded(QUALITATIVE_EVALUATIONS))
-        evaluations.ContentSequence.extend(_not_found(label) for label in missing)
-        root.ContentSequence.append(evaluations)
+    measurements = _container(CodedConcept.from_code(codes.DCM.ImagingMeasurements))
+    measurements.ContentSequence.extend(_groups(read, sources, segmentation))
+    evaluations = _container(coded(QUALITATIVE_EVALUATIONS))
+    evaluations.ContentSequence.extend(judgement_item(judged) for judged in read.findings.judgements)
+    evaluations.ContentSequence.extend(_not_found(label) for label in _missing(read))
+    root.ContentSequence.extend(part for part in (measurements, evaluations) if part.ContentSequence)
     return root
+
+
+def _groups(read: Read, sources: Sources, segmentation: Result | None) -> Iterator[ContentItem]:
+    outlines: dict[int, tuple[int, Points]] = {}
+    for layer in read.findings.layers if read.findings.segments else ():
+        outlines |= key_outlines(layer)
+    for segment in read.findings.segments:
+        if segment.value not in outlines:
+            raise Misplaced(f"segment {segment.value} has no voxels")
+        yield from group(read, segment, region(sources, *outlines[segment.value]), segmentation)
+    for number, found in enumerate(read.findings.detections, 1):
+        yield from box_group(read, sources, number, found)
+
+
+def _missing(read: Read) -> list[Label]:
+    findings = read.findings
+    told = [s.label for s in findings.segments] + [d.label for d in findings.detections]
+    told += [judged.label for judged in findings.judgements]
+    return [label for label in read.card.labels if label not in told]
 
 
 def _container(name: CodedConcept) -> ContainerContentItem:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.seg import Segmentation, SegmentDescription
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from overread.domain.errors import Misplaced
@@ -32,7 +34,7 @@ class SegmentationEncoder:
         the slices have no frame of reference.
         """
         gate.require_consistent(read)
-        if not read.findings.mask.any():
+        if not read.findings.segments:
             return None
         sources = read_sources(read.volume)
         if not sources.headers[0].get("FrameOfReferenceUID"):
@@ -47,7 +49,7 @@ class SegmentationEncoder:
 def _build(read: Read, sources: Sources) -> Dataset:
     segmentation = Segmentation(
         source_images=sources.standins,
-        pixel_array=read.findings.mask,
+        pixel_array=_pixels(read),
         segmentation_type="BINARY",
         segment_descriptions=[_describe(segment, read) for segment in read.findings.segments],
         omit_empty_frames=True,
@@ -58,6 +60,15 @@ def _build(read: Read, sources: Sources) -> Dataset:
     _pin_dimensions(segmentation, identity.uid(read.key, "seg dimensions"))
     seal.seal(segmentation, read, sources)
     return segmentation
+
+
+def _pixels(read: Read) -> NDArray[np.uint8]:
+    """The mask, or (slices, rows, columns, segments) where segments overlap."""
+    found = read.findings
+    if not found.overlays:
+        return found.mask
+    planes = [found.layers[found.layer_of(s.value)] == s.value for s in found.segments]
+    return np.stack(planes, axis=-1).astype(np.uint8)
 
 
 def _describe(segment: Segment, read: Read) -> SegmentDescription:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from overread.domain.errors import CardError, Unfit
+from overread.domain.lock import LOCK, require_trusted
 from overread.infer.engines import Grid, Loaded, engine
 from overread.infer.parcel import pack
 from overread.infer.protocol import Done, Failed, Progressed, Ready, Start, Task
@@ -56,6 +57,8 @@ def _die_with_keeper() -> None:
 def _load(start: Start) -> tuple[Loaded, str]:
     if start.threads:
         os.environ["OMP_NUM_THREADS"] = str(start.threads)
+    if (start.card.folder / LOCK).exists():
+        require_trusted(start.card.folder)
     load = engine(start.card.engine)
     device = _device(start)
     return load(start.card, device), device

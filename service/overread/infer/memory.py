@@ -1,7 +1,8 @@
-"""A MONAI reader for a volume that is already in memory."""
+"""A MONAI reader for volumes that are already in memory."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,20 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
 
-NAME = "mem:volume"
+from overread.infer.engines import Grid
+
+PREFIX = "mem:"
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+def name(number: int) -> str:
+    """The file name under which volume ``number`` is read."""
+    return f"{PREFIX}{number}"
+
+
+def ras(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(slice, row, column) index → mm, LPS as (x, y, z) index → mm, RAS, with x along a row."""
+    return np.asarray(LPS_TO_RAS @ affine[:, [2, 1, 0, 3]], np.float64)
 
 
 class MemoryReader(ImageReader):  # type: ignore[misc]
@@ -18,37 +31,49 @@ class MemoryReader(ImageReader):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self._voxels: NDArray[Any] | None = None
+        self._arrays: list[NDArray[Any]] = []
         self._affine: NDArray[np.float64] = np.eye(4)
 
-    def hold(self, voxels: NDArray[Any], affine: NDArray[np.float64]) -> None:
-        """``voxels`` (slices, rows, columns); ``affine`` (slice, row, column) index → mm, LPS."""
-        self._voxels = voxels
-        self._affine = LPS_TO_RAS @ affine[:, [2, 1, 0, 3]]
+    def hold(self, volumes: Sequence[Grid]) -> None:
+        """Volumes on one grid, to be read as (x, y, z)."""
+        self._arrays = [grid.voxels.transpose(2, 1, 0) for grid in volumes]
+        self._affine = ras(volumes[0].affine)
+
+    def hold_plane(self, volumes: Sequence[Grid], k: int) -> None:
+        """Slice ``k`` of each volume, to be read as a picture (x, y) with its own spacing and no place in the patient,
+        as picture files come."""
+        self._arrays = [grid.voxels[k].T for grid in volumes]
+        spacing = np.linalg.norm(volumes[0].affine[:3, [2, 1]], axis=0)
+        self._affine = np.diag([*spacing, 1.0, 1.0])
 
     def release(self) -> None:
-        """Let go of the volume."""
-        self._voxels = None
+        """Let go of the volumes."""
+        self._arrays = []
 
     def verify_suffix(self, filename: Any) -> bool:
         """Whether a name is one of ours."""
         names = filename if isinstance(filename, list | tuple) else [filename]
-        return all(str(name).startswith("mem:") for name in names)
+        return all(str(n).startswith(PREFIX) for n in names)
 
     def read(self, data: Any, **_: Any) -> Any:
-        """Nothing to open."""
+        """Nothing to open; a name that is not ours is another reader's."""
+        if not self.verify_suffix(data):
+            raise ValueError("the bundle's preprocessing reads a file of its own; overread gives it the images only")
         return data
 
-    def get_data(self, _img: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        """The array as MONAI wants it, (x, y, z) float32, and its affine in RAS."""
-        if self._voxels is None:
+    def get_data(self, img: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        """The arrays as MONAI wants them, (x, y, z) float32, and their affine in RAS; several are stacked as channels
+        in front, as with files."""
+        if not self._arrays:
             raise ValueError("no volume is held")
-        array = self._voxels.transpose(2, 1, 0).astype(np.float32)
+        names = img if isinstance(img, list | tuple) else [img]
+        arrays = [self._arrays[int(str(n)[len(PREFIX) :])] for n in names]
+        array = (arrays[0] if len(arrays) == 1 else np.stack(arrays)).astype(np.float32)
         meta = {
             MetaKeys.AFFINE: self._affine.copy(),
             MetaKeys.ORIGINAL_AFFINE: self._affine.copy(),
             MetaKeys.SPACE: SpaceKeys.RAS,
-            MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape),
-            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(arrays[0].shape),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if len(arrays) == 1 else 0,
         }
         return array, meta

@@ -70,12 +70,21 @@ def dice(overlay: Overlay, truth: NDArray[np.uint8], labels: dict[int, str]) -> 
     return found
 
 
-def montage(overlay: Overlay, colors: dict[str, tuple[int, int, int]], path: Path, *, count: int = 8) -> None:
-    """Write a PNG: ``count`` axial slices through what was segmented and a coronal one, images above overlays."""
+def montage(
+    overlay: Overlay,
+    colors: dict[str, tuple[int, int, int]],
+    path: Path,
+    *,
+    count: int = 8,
+    window: tuple[float, float] = (-1000.0, 400.0),
+) -> None:
+    """Write a PNG: ``count`` slices through what was segmented, images above overlays; ``window``: black and white."""
     tint = {n: _color(title, colors) for n, title in overlay.names.items()}
     inhabited = np.flatnonzero(overlay.segments.any(axis=(1, 2)))
+    if not len(inhabited):
+        inhabited = np.arange(len(overlay.hu))
     chosen = inhabited[np.linspace(0, len(inhabited) - 1, min(count, len(inhabited))).round().astype(int)]
-    tiles = [_pair(overlay.hu[k], overlay.segments[k], tint) for k in chosen]
+    tiles = [_pair(overlay.hu[k], overlay.segments[k], tint, window) for k in chosen]
     columns = 4
     rows = [np.concatenate(tiles[n : n + columns], 1) for n in range(0, len(tiles), columns)]
     width = max(r.shape[1] for r in rows)
@@ -88,10 +97,13 @@ def montage(overlay: Overlay, colors: dict[str, tuple[int, int, int]], path: Pat
     picture.save(path)
 
 
-def _pair(hu: NDArray[np.float32], segments: NDArray[np.uint8], tint: Colors) -> NDArray[np.uint8]:
+def _pair(
+    hu: NDArray[np.float32], segments: NDArray[np.uint8], tint: Colors, window: tuple[float, float]
+) -> NDArray[np.uint8]:
     step = max(1, hu.shape[0] // 256)
     hu, segments = hu[::step, ::step], segments[::step, ::step]
-    grey = np.clip((hu + 1000) / 1400, 0, 1)[..., None] * np.array([255.0, 255.0, 255.0])
+    low, high = window
+    grey = np.clip((hu - low) / max(high - low, 1e-6), 0, 1)[..., None] * np.array([255.0, 255.0, 255.0])
     painted = grey.copy()
     for number, color in tint.items():
         inside = segments == number

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from overread.domain.card import Card, read_card
+from overread.domain.lock import write_lock
 
 THRESHOLD = 50.0
 HEAD = """
@@ -179,7 +180,9 @@ def bundle(folder: Path) -> Card:
     (folder / "configs").mkdir()
     (folder / "configs" / "inference.json").write_text(json.dumps(BUNDLE))
     torch.save(threshold_net().state_dict(), folder / "model.pt")
-    return write_card(folder, "monai-bundle", "", weights="model.pt")
+    card = write_card(folder, "monai-bundle", "", weights="model.pt")
+    write_lock(folder, "2026-01-01T00:00:00+00:00", "the tests")
+    return card
 
 
 PROGRAM = '''

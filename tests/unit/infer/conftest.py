@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pytest
 
 from overread.domain.card import Card, read_card
 from overread.domain.geometry import Stack
+from overread.domain.lock import write_lock
 from overread.domain.study import Instance
 from overread.domain.volume import Volume
 from overread.infer.worker import WorkerProcess
@@ -68,6 +70,25 @@ class Mischief:
         return item
 
 
+class Moved:
+    """Says that the prediction lies elsewhere."""
+
+    def __call__(self, item):
+        item["pred"].affine = item["pred"].affine.clone()
+        item["pred"].affine[0, 3] += 7
+        return item
+
+
+class Head:
+    """A network's answer of any shape: what the bundle's config says."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __call__(self, image, network, *args, **kwargs):
+        return self.make(image, network(image))
+
+
 class Spoil:
     """After the network."""
 
@@ -76,7 +97,7 @@ class Spoil:
         if deed == 2011:
             item["pred"] = item["pred"][:, :2]
         if deed == 2012:
-            item["pred"] = item["pred"] * 300
+            item["pred"] = item["pred"] * 70000
         if deed == 2013:
             item["pred"] = item["pred"] * float("nan")
         return item
@@ -125,7 +146,7 @@ def deeper(config: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def _write(folder: Path, config: dict[str, Any], state: dict[str, Any]) -> Path:
+def _write(folder: Path, config: dict[str, Any], state: dict[str, Any], more: str = "") -> Path:
     import torch
 
     for name in ("configs", "models", "scripts"):
@@ -135,7 +156,8 @@ def _write(folder: Path, config: dict[str, Any], state: dict[str, Any]) -> Path:
     (folder / "configs" / "inference.json").write_text(json.dumps(config))
     torch.save(state, folder / "models" / "model.pt")
     digest = hashlib.sha256((folder / "models" / "model.pt").read_bytes()).hexdigest()
-    (folder / "card.toml").write_text(CARD.format(digest=digest))
+    (folder / "card.toml").write_text(CARD.format(digest=digest) + more)
+    write_lock(folder, "2026-01-01T00:00:00+00:00", "the tests")
     return folder
 
 
@@ -169,6 +191,63 @@ def write_bundle(monai: Any, tmp_path_factory: pytest.TempPathFactory) -> Callab
         return _write(tmp_path_factory.mktemp("bundle") / "threshold", config, state)
 
     return write
+
+
+EVALUATOR: dict[str, Any] = {
+    "network": "$@network_def.to(@device)",
+    "dataset": {"_target_": "CacheDataset", "data": "$[{'image': i} for i in glob.glob('*.nii')]"},
+    "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 4, "shuffle": True, "num_workers": 4},
+    "handlers": [
+        {"_target_": "CheckpointLoader", "load_path": "no/such.pt", "load_dict": {"model": "@network"}},
+        {"_target_": "StatsHandler", "iteration_log": False},
+    ],
+    "evaluator": {
+        "_target_": "SupervisedEvaluator",
+        "device": "@device",
+        "val_data_loader": "@dataloader",
+        "network": "@network",
+        "inferer": "@inferer",
+        "postprocessing": "@postprocessing",
+        "val_handlers": "@handlers",
+        "key_val_metric": {"acc": {"_target_": "ignite.metrics.Accuracy"}},
+        "amp": True,
+        "decollate": True,  # more than its parts: it must run itself
+    },
+    "initialize": ["$setattr(torch.backends.cudnn, 'benchmark', True)", "$monai.utils.set_determinism(seed=123)"],
+    "run": ["$@evaluator.run()"],
+}
+
+
+@pytest.fixture
+def load_bundle(
+    monai: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """``load_bundle(config, state)``: the loaded ``Bundle``, in this process. ``card`` is added to the card's text,
+    ``about`` is its metadata; with ``evaluator`` it is run by an evaluator of its own."""
+    from overread.infer.bundle import Bundle
+
+    del monai
+    monkeypatch.setattr(sys, "path", list(sys.path))
+
+    def load(
+        config: dict[str, Any],
+        state: dict[str, Any],
+        *,
+        card: str = "",
+        about: dict[str, Any] | None = None,
+        evaluator: bool = False,
+    ) -> Any:
+        for name in [n for n in sys.modules if n.split(".")[0] == "scripts"]:
+            monkeypatch.delitem(sys.modules, name)
+        folder = tmp_path_factory.mktemp("bundle") / "made"
+        whole = {"imports": ["$import glob", "$import scripts"], **config, **(EVALUATOR if evaluator else {})}
+        _write(folder, whole, state, card)
+        if about is not None:
+            (folder / "configs" / "metadata.json").write_text(json.dumps(about))
+            write_lock(folder, "2026-01-01T00:00:00+00:00", "the tests")
+        return Bundle(read_card(folder), "cpu")
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ import pytest
 
 from overread.domain.card import Card, read_card
 from overread.domain.errors import CardError
+from overread.domain.lock import write_lock
 from overread.domain.volume import Volume
 from overread.infer.engines import Grid
 
@@ -59,6 +60,7 @@ def test_other_weights_than_the_cards_are_refused(load: Callable, write_bundle: 
     card = read_card(folder)
     with (folder / "models" / "model.pt").open("ab") as file:
         file.write(b"\0")
+    write_lock(folder, "2026-01-01T00:00:00+00:00", "the tests")
     with pytest.raises(CardError, match=r"the weights models/model.pt have SHA-256 [0-9a-f]{12}…, the card says"):
         load(card)
 
@@ -66,7 +68,6 @@ def test_other_weights_than_the_cards_are_refused(load: Callable, write_bundle: 
 @pytest.mark.parametrize(
     ("sections", "reason"),
     [
-        ({"inferer": None}, "has no 'inferer' section"),
         ({"preprocessing": None}, "has no 'preprocessing' section"),
         ({"postprocessing": None}, "has no 'postprocessing' section"),
         ({"preprocessing": {"_target_": "Compose", "transforms": []}}, "has no LoadImage or LoadImaged"),
@@ -84,6 +85,7 @@ def test_what_a_bundle_lacks_is_named(
 def test_a_folder_without_an_inference_config_is_refused(load: Callable, write_bundle: Callable[..., Path]) -> None:
     folder = write_bundle()
     (folder / "configs" / "inference.json").unlink()
+    write_lock(folder, "2026-01-01T00:00:00+00:00", "the tests")
     with pytest.raises(CardError, match=r"has none of configs/\{inference.json, "):
         load(read_card(folder))
 

@@ -62,8 +62,8 @@ def test_progress_grows_to_one(worker: WorkerProcess, volume: Volumes) -> None:
         (2004, WorkerLost, "out of memory: MemoryError: cannot allocate"),
         (2006, Stumbled, "the model failed: ValueError: a model's own fault"),
         (2011, CardError, "the bundle's output has shape"),
-        (2012, CardError, "the bundle's output has values outside 0 to 255"),
-        (2013, CardError, "the bundle's output has values outside 0 to 255"),
+        (2012, CardError, "the bundle's output has values outside 0 to 65535"),
+        (2013, CardError, "the bundle's output has values that are no numbers"),
     ],
     ids=["exits", "memory", "raises", "wrong shape", "too large", "no number"],
 )
