@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overread.domain.card import Card
-from overread.domain.errors import Stumbled
 from overread.domain.events import StageTimed
 from overread.domain.findings import Findings
 from overread.domain.job import Job
@@ -44,7 +43,7 @@ class Journey:
         Raises Unfit, CardError or Misplaced when another attempt would end the same, Stumbled when it may not.
         """
         with self._timed(card, "load"):
-            volume = self._load(job)
+            volume = self._load(job, card)
         with self._timed(card, "infer"):
             reading = self.engine.read(card, (volume,), progress)
         with self._timed(card, "measure"):
@@ -52,12 +51,9 @@ class Journey:
         with self._timed(card, "encode"):
             return self._encode(job, card, volume, findings)
 
-    def _load(self, job: Job) -> Volume:
+    def _load(self, job: Job, card: Card) -> Volume:
         instances = arrivals.series_instances(self.ledger, job.study_uid, job.series_uid)
-        volume = load(self.spool, instances)
-        if volume.stack.digest() != job.input_digest:
-            raise Stumbled("the series has grown since this job was planned; a later revision will supersede it")
-        return volume
+        return load(self.spool, instances, card.accepts, digest=job.input_digest)
 
     def _encode(self, job: Job, card: Card, volume: Volume, findings: Findings) -> list[Result]:
         key = f"{job.input_digest} {card.name} {card.version} {card.digest}"

@@ -14,13 +14,18 @@ from overread.domain.errors import CardError
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 PREFERENCES = ("thinnest", "most slices")
+KINDS = ("volume", "frames", "image")
 TASKS = ("segmentation", "detection", "classification", "image")
 ANATOMICAL_STRUCTURE = Code("123037004", "SCT", "Anatomical Structure")
 
 
 @dataclass(frozen=True)
 class Accepts:
-    """Which series a model may read. Lengths in mm; ``prefer`` is ``thinnest`` or ``most slices``."""
+    """Which series a model may read. Lengths in mm; ``prefer`` is ``thinnest`` or ``most slices``.
+
+    ``kind`` is ``volume``; ``frames`` for films as (frames, rows, columns), where slices count as frames; ``image`` for
+    single images as (1, rows, columns). A volume that is sheared by a tilted gantry is read up to ``max_tilt_deg``.
+    """
 
     modality: str
     sop_classes: tuple[str, ...] = (CT_IMAGE_STORAGE,)
@@ -31,6 +36,8 @@ class Accepts:
     max_slice_spacing_mm: float = 1000.0
     body_parts: tuple[str, ...] = ()
     prefer: str = "thinnest"
+    kind: str = "volume"
+    max_tilt_deg: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -143,6 +150,8 @@ def _card(values: dict[str, Any], folder: Path) -> Card:
         raise ValueError(f"task is {card.task!r}; it can be {', '.join(TASKS)}")
     if card.accepts.prefer not in PREFERENCES:
         raise ValueError(f"accepts.prefer is {card.accepts.prefer!r}; it can be {' or '.join(PREFERENCES)}")
+    if card.accepts.kind not in KINDS:
+        raise ValueError(f"accepts.kind is {card.accepts.kind!r}; it can be {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     return card
 
 
