@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from overread.domain.candidates import Candidate, FrameReader, Headers, candidates
@@ -48,7 +48,7 @@ def judge(series: Series, card: Card, reader: FrameReader | None = None) -> Verd
 def judge_all(series: Series, card: Card, reader: FrameReader | None = None) -> list[Verdict]:
     """Judge every volume of one series (phases, echoes, films) for one model."""
     images = [i for i in series.instances if not i.is_localizer]
-    reason = _not_an_image(series) or next(_objections(series, images, card.accepts), "")
+    reason = not_an_image(series.instances) or next(_objections(series, images, card.accepts), "")
     if reason:
         return [Verdict(series, reason)]
     try:
@@ -85,17 +85,18 @@ def _described(stacked: Stack, candidate: Candidate, localizers: int) -> str:
     return told + note + (f", {candidate.left_out} identical images left out" if candidate.left_out else "")
 
 
-def _not_an_image(series: Series) -> str:
-    first = series.first
+def not_an_image(instances: Sequence[Instance]) -> str:
+    """Why these are no images that a scanner made; empty when they are."""
+    first = instances[0]
     if first.sop_class_uid in RESULT_CLASSES:
         return f"it is {RESULT_CLASSES[first.sop_class_uid]}, not a scan"
     if first.sop_class_uid.startswith(STRUCTURED_REPORTS):
         return "it is a structured report, not a scan"
     if first.sop_class_uid.startswith(PRESENTATION_STATES):
         return "it is a presentation state, not a scan"
-    if any(i.manufacturer.lower() == OWN_MANUFACTURER and i.image_type[:1] != ("ORIGINAL",) for i in series.instances):
+    if any(i.manufacturer.lower() == OWN_MANUFACTURER and i.image_type[:1] != ("ORIGINAL",) for i in instances):
         return "it was made by overread; results are never read again"
-    if any(_made_by_algorithm(i) for i in series.instances):
+    if any(_made_by_algorithm(i) for i in instances):
         return "it was made by processing software from other images (derived, with processing equipment)"
     return ""
 
