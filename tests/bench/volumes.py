@@ -1,4 +1,4 @@
-"""Every image series below a folder: as what it loads, or why it is refused; compared with SimpleITK where that reads it.
+"""Every series below a folder: as what it loads, or why it is refused; compared with SimpleITK where that reads it.
 
     python tests/bench/volumes.py ../shared/data > tests/bench/VOLUMES.md
 
@@ -49,14 +49,15 @@ def series_below(folder: Path, unpacked: Path) -> Iterator[tuple[str, list[Insta
                 found.setdefault((str(path.parent.relative_to(root)), instance.series_uid), []).append(instance)
     for (where, _), instances in sorted(found.items()):
         # Some sets hold one image in many encodings, under one SOP Instance UID: each is a series of its own.
-        again = len({i.sop_instance_uid for i in instances}) < len(instances)
+        again = len({i.sop_instance_uid for i in instances}) < len(instances) or where.startswith("transfer-syntaxes")
         yield from ((f"{where}/{Path(i.path).name}", [i]) for i in instances) if again else [(where, instances)]
 
 
 def kind_of(instances: Sequence[Instance]) -> str:
     """As what a series like this is meant to be read."""
     first = instances[0]
-    if first.modality in PROJECTIONS or (len(instances) == 1 and first.number_of_frames == 1):
+    single = first.number_of_frames == 1
+    if first.modality in PROJECTIONS or (single and (first.modality == "US" or len(instances) == 1)):
         return "image"
     return "frames" if first.number_of_frames > 1 and first.modality in ("US", "XA", "NM", "RF") else "volume"
 
@@ -103,7 +104,7 @@ def differences(volume: Volume) -> str:
             image = SimpleITK.ReadImage(path)
             cache = {path: (SimpleITK.GetArrayFromImage(image), image)}
         array, image = cache[path]
-        plane = array[max(number - 1, 0)] if image.GetDimension() == 3 or array.ndim > 2 and number else array
+        plane = array[max(number - 1, 0)] if image.GetDimension() == 3 else array
         told = _plane_differs(volume, k, plane) or _place_differs(volume, k, image)
         if told:
             return f"slice {k + 1}: {told}"

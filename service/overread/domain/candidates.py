@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from overread.domain.card import Accepts
-from overread.domain.errors import Unfit
 from overread.domain.film import film, image
 from overread.domain.frame import Frame
 from overread.domain.geometry import Stack, stack

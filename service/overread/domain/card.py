@@ -41,6 +41,21 @@ class Accepts:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What an image must not exceed to be read: shares 0 … 1, ``max_noise`` in the modality's unit (0: no limit).
+
+    ``max_distance`` is from the training data, by the model's profile: 1 is half a range outside of what was seen, 0 is
+    not asked.
+    """
+
+    max_empty: float = 0.5
+    max_truncated: float = 1.0
+    max_saturated: float = 1.0
+    max_noise: float = 0.0
+    max_distance: float = 1.0
+
+
+@dataclass(frozen=True)
 class Label:
     """One output value of the network and what it is.
 
@@ -103,6 +118,7 @@ class Card:
     labels: tuple[Label, ...]
     folder: Path
     runtime: Runtime = field(default_factory=Runtime)
+    quality: Limits = field(default_factory=Limits)
     task: str = "segmentation"
     inputs: tuple[Input, ...] = ()
     purpose: str = ""
@@ -127,7 +143,8 @@ def read_card(folder: Path) -> Card:
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     code = [p for name in ("configs", "scripts") for p in sorted((folder / name).rglob("*")) if _counts(p)]
-    for path in [folder / "card.toml", *code]:
+    profile = [p for p in [folder / "profile.json"] if p.is_file()]
+    for path in [folder / "card.toml", *profile, *code]:
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -1,7 +1,7 @@
 """Planes that are no volume: a film, where the first axis is time, and a single image.
 
-What has no position in the patient (projections, ultrasound) is only scaled, never placed: its affine is in mm of its own
-plane, or in pixels where no attribute tells their size.
+What has no position in the patient (projections, ultrasound) is only scaled, never placed: its affine is in mm of its
+own plane, or in pixels where no attribute tells their size.
 """
 
 from __future__ import annotations

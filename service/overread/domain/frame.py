@@ -34,4 +34,4 @@ class Frame(Instance):
     def of(cls, instance: Instance, **values: object) -> Frame:
         """``instance`` with ``values`` in place of its own."""
         own = {f.name: getattr(instance, f.name) for f in fields(Instance)}
-        return cls(**{**own, **values})  # type: ignore[arg-type]
+        return cls(**{**own, **values})

@@ -74,6 +74,16 @@ def read_sources(volume: Volume) -> Sources:
     return Sources(headers, standins, identity)
 
 
+def read_identity(path: str) -> tuple[Dataset, Dataset]:
+    """One source file's header, without pixels, and the patient and study attributes that a result must carry.
+
+    Raises Stumbled when the file cannot be read any more.
+    """
+    with unperturbed():
+        header = _header(path)
+        return header, _identity(header)
+
+
 @contextmanager
 def unperturbed() -> Iterator[None]:
     """pydicom warns of each imperfect value that it reads; sources may be imperfect, and warnings would quote them."""

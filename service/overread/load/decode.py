@@ -31,6 +31,13 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 # The best behaved decoder of each family first; GDCM knows the lossless and twelve bit JPEGs that no other here does.
 PLUGINS = ("pylibjpeg", "pyjpegls", "pydicom", "pillow", "gdcm")
 
+# Younger than the dictionary that names the others (PS3.6 Table A-1).
+YOUNG = {
+    "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
+    "1.2.840.10008.1.2.4.111": "JPEG XL JPEG Recompression",
+    "1.2.840.10008.1.2.4.112": "JPEG XL",
+}
+
 # A file and the frames of it that are wanted, counted from 0.
 Task = tuple[str, tuple[int, ...]]
 
@@ -102,4 +109,4 @@ def _plane(array: NDArray[Any], dataset: Dataset, meta: dict[str, Any]) -> NDArr
 
 
 def _named(syntax: UID) -> str:
-    return syntax.name if syntax.name != str(syntax) else f"transfer syntax {syntax}"
+    return YOUNG.get(str(syntax), str(syntax.name))

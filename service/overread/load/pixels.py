@@ -54,7 +54,7 @@ class _Target:
         self.unit = ""
 
     def layout(self, header: Header, k: int, modality: str) -> Layout:
-        """How the file of plane ``k`` is stored, most often like the last one; raises Unfit when it has another size."""
+        """How the file of plane ``k`` is stored, mostly like the last one; raises Unfit when it has another size."""
         key = header.signature()
         layout = self._layouts.get(key)
         if layout is None:
@@ -92,8 +92,8 @@ def read_planes(
 ) -> tuple[Voxels, str]:
     """Voxels (slices, rows, columns) and their unit.
 
-    int16 where every slope is 1, every intercept is whole, and all values fit; else float32. With ``colour`` an image in
-    colours comes as its luminance. Raises Unfit when pixels are missing, of another size, in colours without that, or
+    int16 where every slope is 1, every intercept is whole, and all values fit; else float32. With ``colour`` an image
+    in colours comes as its luminance. Raises Unfit when pixels are missing, of another size, in colours without that, or
     cannot be decoded; Stumbled when another attempt may do better.
     """
     if np.prod(shape, dtype=np.int64) > MOST_VOXELS:
@@ -154,7 +154,7 @@ def _read_plane(file: Opened, layout: Layout, offset: int, instance: Instance, t
     out = target.narrow[k]
     plain = layout.allocated == 16 and layout.little
     stored = out.view(layout.dtype) if plain else np.empty(out.shape, layout.dtype)
-    buffer = memoryview(stored).cast("B")
+    buffer: memoryview = stored.data.cast("B")
     if file.read_into(buffer, offset) != len(buffer):
         raise Unfit("a slice cannot be decoded (its pixels are cut off)")
     if not plain:
@@ -171,8 +171,12 @@ def _decode(left: Sequence[tuple[Planes, Layout]], target: _Target) -> None:
             k, instance, layout = next(done)
             if stored.shape != target.shape[1:]:
                 raise Unfit(f"slice {k + 1} has {stored.shape} pixels, not {target.shape[1:]}")
-            if not layout.grey:
-                layout = replace(layout, samples=1, photometric="MONOCHROME2", signed=False, stored=16, padding=None)
+            if layout.grey:
+                values = rescaled(meaningful(stored, layout), layout, instance, target.narrow[k])
             else:
-                stored = meaningful(stored, layout)
-            target.put(k, rescaled(stored, layout, instance, target.narrow[k]))
+                values = rescaled(stored, _luminance(layout), instance, target.narrow[k])
+            target.put(k, values)
+
+
+def _luminance(layout: Layout) -> Layout:
+    return replace(layout, samples=1, photometric="MONOCHROME2", signed=False, stored=16, padding=None)

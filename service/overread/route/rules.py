@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pydicom.uid import UID
+
 from overread.domain.candidates import Candidate, FrameReader, Headers, candidates
 from overread.domain.card import Accepts, Card
 from overread.domain.errors import Unfit
@@ -18,6 +20,9 @@ RESULT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.30": "a parametric map",
     "1.2.840.10008.5.1.4.1.1.7": "a secondary capture",
     "1.2.840.10008.5.1.4.1.1.481.3": "an RT structure set",
+    "1.2.840.10008.5.1.4.1.1.481.2": "a radiotherapy dose distribution",
+    "1.2.840.10008.5.1.4.1.1.77.1.6": "a whole-slide microscopy image",
+    "1.2.840.10008.5.1.4.1.1.4.2": "an MR spectrum",
 }
 STRUCTURED_REPORTS = "1.2.840.10008.5.1.4.1.1.88."
 PRESENTATION_STATES = "1.2.840.10008.5.1.4.1.1.11."
@@ -28,8 +33,8 @@ OWN_MANUFACTURER = "overread"
 class Verdict:
     """``stack`` is there when the series fits; ``reason`` says why, or why not.
 
-    ``unfit`` names the input of a series that is of the model's kind, but not fit to be read: it has gaps, say. ``part``
-    tells which of the volumes in the series is meant, where there are several.
+    ``unfit`` names the input of a series that is of the model's kind, but not fit to be read: it has gaps, say.
+    ``part`` tells which of the volumes in the series is meant, where there are several.
     """
 
     series: Series
@@ -87,18 +92,23 @@ def _described(stacked: Stack, candidate: Candidate, localizers: int) -> str:
 
 def not_an_image(instances: Sequence[Instance]) -> str:
     """Why these are no images that a scanner made; empty when they are."""
+    return next(_foreign(instances), "")
+
+
+def _foreign(instances: Sequence[Instance]) -> Iterator[str]:
     first = instances[0]
     if first.sop_class_uid in RESULT_CLASSES:
-        return f"it is {RESULT_CLASSES[first.sop_class_uid]}, not a scan"
+        yield f"it is {RESULT_CLASSES[first.sop_class_uid]}, not a scan"
     if first.sop_class_uid.startswith(STRUCTURED_REPORTS):
-        return "it is a structured report, not a scan"
+        yield "it is a structured report, not a scan"
     if first.sop_class_uid.startswith(PRESENTATION_STATES):
-        return "it is a presentation state, not a scan"
+        yield "it is a presentation state, not a scan"
+    if not any(i.rows and i.columns for i in instances):
+        yield f"it holds no image ({UID(first.sop_class_uid).name})"
     if any(i.manufacturer.lower() == OWN_MANUFACTURER and i.image_type[:1] != ("ORIGINAL",) for i in instances):
-        return "it was made by overread; results are never read again"
+        yield "it was made by overread; results are never read again"
     if any(_made_by_algorithm(i) for i in instances):
-        return "it was made by processing software from other images (derived, with processing equipment)"
-    return ""
+        yield "it was made by processing software from other images (derived, with processing equipment)"
 
 
 def _made_by_algorithm(instance: Instance) -> bool:

@@ -47,7 +47,7 @@ class SpoolFrames:
             return _enhanced(instance, file.header)
 
     def picture(self, frame: Frame) -> bytes:
-        """A digest of the frame's pixels as they are stored; of compressed ones, of all frames and this one's number."""
+        """A digest of the frame's pixels as they are stored; of compressed ones, of all and this one's number."""
         with _readable(), opened(self._absolute(frame.path), KEYWORDS) as file:
             return _digest(file, frame.frame_number)
 
@@ -164,7 +164,8 @@ def _clock(text: Any) -> float | None:
     """Milliseconds into the month of a DICOM date and time; only differences are asked for."""
     raw = str(text or "")
     try:
-        days, hours, minutes, seconds = int(raw[6:8]), int(raw[8:10]), int(raw[10:12]), float(raw[12:].split("+")[0])
+        days, hours, minutes = int(raw[6:8]), int(raw[8:10]), int(raw[10:12])
+        seconds = float(raw[12:].split("+", maxsplit=1)[0].split("-", maxsplit=1)[0])
     except ValueError:
         return None
     return (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1000.0
