@@ -14,6 +14,15 @@ from overread.domain.phases import phases
 from overread.domain.study import Instance
 
 
+@dataclass(frozen=True)
+class Words:
+    """What a technologist called a series, how it was acquired, and whether contrast was given."""
+
+    description: str = ""
+    sequence: str = ""
+    contrast: bool = False
+
+
 class FrameReader(Protocol):
     """Reads of a stored instance what the ledger does not keep."""
 
@@ -22,6 +31,9 @@ class FrameReader(Protocol):
 
     def picture(self, frame: Frame) -> bytes:
         """A digest of the frame's pixels as they are stored; raises Unfit when they cannot be read."""
+
+    def words(self, instance: Instance) -> Words:
+        """How an instance is described; raises Unfit when its header cannot be read."""
 
 
 class Headers:
@@ -34,6 +46,10 @@ class Headers:
     def picture(self, frame: Frame) -> bytes:
         """Its own name, so that nothing counts as identical."""
         return frame.sop_instance_uid.encode()
+
+    def words(self, instance: Instance) -> Words:
+        """Its series description."""
+        return Words(instance.series_description)
 
 
 @dataclass(frozen=True)

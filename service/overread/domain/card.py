@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -82,9 +83,19 @@ class Label:
 @dataclass(frozen=True)
 class Input:
     """One series that the network wants beside others on the same grid, in the order of its channels; ``name`` is what
-    the model calls it (T1c, T1, T2, FLAIR)."""
+    the model calls it (T1c, T1, T2, FLAIR).
+
+    Which series it is: of ``modality`` (empty: that of ``accepts``); ``description`` is found in SeriesDescription or
+    ProtocolName, ``sequence`` in ScanningSequence or SequenceName, ``without`` in none of them (regular expressions,
+    upper and lower case alike); ``contrast`` is with, without or any. All other conditions of ``accepts`` hold, too.
+    """
 
     name: str
+    modality: str = ""
+    description: str = ""
+    sequence: str = ""
+    without: str = ""
+    contrast: str = "any"
 
 
 @dataclass(frozen=True)
@@ -167,9 +178,21 @@ def _card(values: dict[str, Any], folder: Path) -> Card:
         raise ValueError(f"task is {card.task!r}; it can be {', '.join(TASKS)}")
     if card.accepts.prefer not in PREFERENCES:
         raise ValueError(f"accepts.prefer is {card.accepts.prefer!r}; it can be {' or '.join(PREFERENCES)}")
+    for row in card.inputs:
+        _check_input(row)
     if card.accepts.kind not in KINDS:
         raise ValueError(f"accepts.kind is {card.accepts.kind!r}; it can be {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     return card
+
+
+def _check_input(row: Input) -> None:
+    if row.contrast not in ("any", "with", "without"):
+        raise ValueError(f"inputs: {row.name}: contrast is {row.contrast!r}; it can be any, with or without")
+    for pattern in (row.description, row.sequence, row.without):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"inputs: {row.name}: {pattern!r} is no regular expression: {error}") from None
 
 
 def _build(kind: Any, values: Any, where: str) -> Any:

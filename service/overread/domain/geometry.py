@@ -61,6 +61,11 @@ def digest_of(instances: Sequence[Instance]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def series_digest(instances: Sequence[Instance]) -> str:
+    """The same for a whole series that is no stack, whatever the order of its instances."""
+    return digest_of(sorted(instances, key=lambda i: i.sop_instance_uid))
+
+
 def _frame(instance: Instance) -> str:
     number = getattr(instance, "frame_number", 0)
     return f" {number}" if number else ""

@@ -93,8 +93,8 @@ def read_planes(
     """Voxels (slices, rows, columns) and their unit.
 
     int16 where every slope is 1, every intercept is whole, and all values fit; else float32. With ``colour`` an image
-    in colours comes as its luminance. Raises Unfit when pixels are missing, of another size, in colours without that, or
-    cannot be decoded; Stumbled when another attempt may do better.
+    in colours comes as its luminance. Raises Unfit when pixels are missing, of another size, in colours without that,
+    or cannot be decoded; Stumbled when another attempt may do better.
     """
     if np.prod(shape, dtype=np.int64) > MOST_VOXELS:
         raise Unfit(f"it has {shape[0]} planes of {shape[1]} × {shape[2]} pixels, more than a volume may have")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from overread.domain.candidates import Candidate, candidates
 from overread.domain.card import Accepts
 from overread.domain.errors import Stumbled, Unfit
-from overread.domain.geometry import Stack, digest_of
+from overread.domain.geometry import Stack, series_digest
 from overread.domain.study import Instance
 from overread.domain.volume import Volume
 from overread.load.pixels import read_planes
@@ -26,7 +26,12 @@ def load(spool: Spool, instances: Sequence[Instance], accepts: Accepts = ANY, *,
     when none of the volumes is the one that was chosen.
     """
     stacked = _chosen(spool, instances, accepts, digest)
-    paths = tuple(str(spool.absolute(i.path)) for i in stacked.instances)
+    return load_files(stacked, tuple(str(spool.absolute(i.path)) for i in stacked.instances))
+
+
+def load_files(stacked: Stack, paths: tuple[str, ...] = ()) -> Volume:
+    """Load a stack; its files lie at ``paths``, or at the instances' own. Raises as ``load``."""
+    paths = paths or tuple(i.path for i in stacked.instances)
     voxels, unit = read_planes(paths, stacked.instances, stacked.shape, colour=stacked.kind != "volume")
     return Volume(voxels, stacked, paths, unit)
 
@@ -40,7 +45,7 @@ def _chosen(spool: Spool, instances: Sequence[Instance], accepts: Accepts, diges
         stacked = _stacked(candidate, accepts, refusals)
         if stacked is not None and digest in ("", stacked.digest()):
             return stacked
-    if refusals and digest in ("", digest_of(instances)):
+    if refusals and digest in ("", series_digest(instances)):
         raise refusals[0]
     raise Stumbled("the series has grown since this job was planned; a later revision will supersede it")
 

@@ -11,7 +11,8 @@ from overread.domain.study import Series, Study
 from overread.ledger import Ledger, arrivals, jobs
 from overread.ledger.jobs import Decision, Plan
 from overread.ports import Herald
-from overread.route.rules import Verdict, judge_all
+from overread.route.choice import Choice, choose, input_digest
+from overread.route.rules import Verdict
 
 
 def route_complete_studies(
@@ -44,37 +45,33 @@ def route(
     decisions: list[Decision] = []
     plans: list[Plan] = []
     for card in cards:
-        verdicts = [v for series in study.series for v in judge_all(series, card, reader)]
-        best = _best(verdicts, card)
-        decisions += [_decision(card, v, best) for v in verdicts]
-        if best is None:
-            decisions.append(Decision(card.name, "", "", False, "no series of the study suits the model"))
+        choices = choose(study, card, reader)
+        for choice in choices:
+            decisions += [_decision(card, choice, v) for v in choice.verdicts]
+        first, lacking = choices[0].best, [c.row.name for c in choices if c.best is None]
+        if first is None or lacking:
+            decisions.append(Decision(card.name, "", "", False, _nothing(lacking)))
             continue
-        digest = best.stack.digest() if best.stack else best.unfit
-        plans.append(Plan(card.name, card.version, best.series.uid, digest, card.runtime.priority))
+        priority = card.runtime.priority
+        plans.append(Plan(card.name, card.version, first.series.uid, input_digest(choices), priority))
     return decisions, plans
 
 
-def _best(verdicts: Sequence[Verdict], card: Card) -> Verdict | None:
-    fitting = sorted((v for v in verdicts if v.stack), key=lambda v: _preference(v, card))
-    unfit = sorted((v for v in verdicts if v.unfit), key=lambda v: (-len(v.series.instances), v.series.uid))
-    return next(iter([*fitting, *unfit]), None)
+def _nothing(lacking: Sequence[str]) -> str:
+    named = [name for name in lacking if name]
+    if not named:
+        return "no series of the study suits the model"
+    return f"no series of the study is the model's {' or '.join(named)}"
 
 
-def _preference(verdict: Verdict, card: Card) -> tuple[float, float, bool, int, str]:
-    assert verdict.stack is not None
-    spacing, slices = verdict.stack.spacing_mm[0], len(verdict.stack.instances)
-    derived = verdict.series.first.image_type[:1] == ("DERIVED",)
-    first, second = (round(spacing, 2), -slices) if card.accepts.prefer == "thinnest" else (-slices, round(spacing, 2))
-    return first, second, derived, verdict.series.first.series_number or 0, verdict.series.uid
-
-
-def _decision(card: Card, verdict: Verdict, best: Verdict | None) -> Decision:
-    reason, chosen = verdict.reason, verdict is best
+def _decision(card: Card, choice: Choice, verdict: Verdict) -> Decision:
+    best, reason, chosen = choice.best, verdict.reason, verdict is choice.best
     if chosen and verdict.stack is None:
         reason = f"it is what the model reads, but unfit, which will be the answer: {reason}"
     if verdict.stack and best and not chosen:
         reason = f"it suits the model ({reason}), but {_named(best)} is preferred ({best.reason})"
+    if choice.row.name:
+        reason = f"as {choice.row.name}: {reason}"
     return Decision(card.name, verdict.series.uid, _named(verdict), chosen, reason)
 
 

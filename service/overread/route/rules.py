@@ -10,7 +10,7 @@ from pydicom.uid import UID
 from overread.domain.candidates import Candidate, FrameReader, Headers, candidates
 from overread.domain.card import Accepts, Card
 from overread.domain.errors import Unfit
-from overread.domain.geometry import Stack, digest_of, plane_of
+from overread.domain.geometry import Stack, plane_of, series_digest
 from overread.domain.study import Instance, Series
 
 PROCESSING_EQUIPMENT = "109102"
@@ -59,7 +59,7 @@ def judge_all(series: Series, card: Card, reader: FrameReader | None = None) -> 
     try:
         found = candidates(images, card.accepts.kind, reader or Headers())
     except Unfit as error:
-        return [Verdict(series, str(error), unfit=digest_of(series.instances))]
+        return [Verdict(series, str(error), unfit=series_digest(series.instances))]
     left_out = len(series.instances) - len(images)
     return [_verdict(series, candidate, card.accepts, left_out) for candidate in found]
 
@@ -72,7 +72,7 @@ def _verdict(series: Series, candidate: Candidate, accepts: Accepts, localizers:
     try:
         stacked = candidate.stack(accepts)
     except Unfit as error:
-        return Verdict(series, str(error), unfit=digest_of(series.instances), part=part)
+        return Verdict(series, str(error), unfit=series_digest(series.instances), part=part)
     reason = _wrong_extent(stacked, accepts)
     if reason:
         return Verdict(series, reason, unfit=stacked.digest(), part=part)

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
+from overread.domain.candidates import Words
 from overread.domain.errors import OverreadError, Stumbled, Unfit
 from overread.domain.frame import Frame
 from overread.domain.study import Instance
@@ -26,6 +27,7 @@ KEYWORDS = (
     *("AcquisitionDateTime", "ContentTime", "ImagerPixelSpacing", "FrameTime", "FrameTimeVector", "CineRate"),
     *("ImageType", "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "SamplesPerPixel"),
 )
+WORDS = ("ProtocolName", "ScanningSequence", "SequenceName", "ContrastBolusAgent")
 PIECE_BYTES = 1 << 20
 
 
@@ -50,6 +52,17 @@ class SpoolFrames:
         """A digest of the frame's pixels as they are stored; of compressed ones, of all and this one's number."""
         with _readable(), opened(self._absolute(frame.path), KEYWORDS) as file:
             return _digest(file, frame.frame_number)
+
+
+    def words(self, instance: Instance) -> Words:
+        """How an instance is described. Contrast counts as given when the header names the agent."""
+        with _readable(), opened(self._absolute(instance.path), WORDS) as file:
+            texts = {keyword: " ".join(file.header.texts(keyword)) for keyword in WORDS}
+        return Words(
+            f"{instance.series_description} {texts['ProtocolName']}".strip(),
+            f"{texts['ScanningSequence']} {texts['SequenceName']}".strip(),
+            texts["ContrastBolusAgent"].strip().upper() not in ("", "NO", "NONE"),
+        )
 
 
 class _readable:
