@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from overread import wiring
-from overread.cli.command import settings_of
+from overread.cli.command import settings
 from overread.domain.card import Card
 from overread.domain.errors import CardError, ConfigError, Refused
 from overread.domain.study import Instance, group
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _card(options: argparse.Namespace) -> Card:
-    cards = {card.name: card for card in wiring.cards(settings_of(options))}
+    cards = {card.name: card for card in wiring.cards(settings(options))}
     if options.model not in cards:
         known = ", ".join(sorted(cards)) or "none"
         raise ConfigError(f"no model is named {options.model!r}; installed: {known}")

@@ -57,7 +57,7 @@ def phases(frames: Sequence[Frame], picture: Picture) -> list[Phase]:
             for name, part in separated
             for phase in phases([replace(f, stack_id="") for f in part], picture)
         ]
-    if _repeats(frames) < 2:
+    if _repeats(frames) < 2 or not all(f.position for f in frames):
         return [Phase("", tuple(frames))]
     found = _told_apart(frames)
     if found:

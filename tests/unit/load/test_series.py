@@ -27,11 +27,6 @@ Change = Callable[[int, pydicom.Dataset], None]
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool", durable=False)
-
-
-@pytest.fixture
 def brought(spool: Spool, tiny_ct: list[Path]) -> Callable[..., list[Instance]]:
     """``brought(change)``: the phantom's files in the spool, each altered by ``change(k, dataset)``; their headers."""
 
