@@ -35,15 +35,15 @@ PROJECTIONS = {"DX", "CR", "MG", "RF", "XA", "PX"}
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 
 
-def series_below(folder: Path, unpacked: Path) -> Iterator[tuple[str, list[Instance]]]:
-    """(where, instances) of each series in the files and archives below ``folder``."""
-    for archive in sorted(folder.rglob("*.tar.xz")):
+def series_below(folder: Path, unpacked: Path, only: str = "") -> Iterator[tuple[str, list[Instance]]]:
+    """(where, instances) of each series in the files and archives below ``folder``, or below ``only`` in it."""
+    for archive in sorted((folder / only).rglob("*.tar.xz")):
         if "fuzz" not in archive.name:
             with tarfile.open(archive) as packed:
                 packed.extractall(unpacked / archive.parent.relative_to(folder), filter="data")
     found: dict[tuple[str, str], list[Instance]] = {}
     for root in (folder, unpacked):
-        for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        for path in sorted(p for p in (root / only).rglob("*") if p.is_file()):
             with suppress(Refused, OSError):
                 instance = replace(read_file(path), path=str(path))
                 found.setdefault((str(path.parent.relative_to(root)), instance.series_uid), []).append(instance)
@@ -105,10 +105,32 @@ def differences(volume: Volume) -> str:
             cache = {path: (SimpleITK.GetArrayFromImage(image), image)}
         array, image = cache[path]
         plane = array[max(number - 1, 0)] if image.GetDimension() == 3 else array
+        plane = _with_its_own_slope(volume, k, plane)
         told = _plane_differs(volume, k, plane) or _place_differs(volume, k, image)
         if told:
             return f"slice {k + 1}: {told}"
     return ""
+
+
+def _with_its_own_slope(volume: Volume, k: int, plane: np.ndarray) -> np.ndarray:
+    """SimpleITK gives all frames of a file the first one's slope and intercept; these are taken back."""
+    rescales = [getattr(i, "rescale", None) for i in volume.stack.instances]
+    if len(set(rescales)) == 1 and volume.sources[k][1]:
+        number = 1
+        shared = _rescale_of(volume, number)
+        return plane if shared == (rescales[k] or shared) else _again(plane, shared, rescales[k])
+    return plane if rescales[k] is None else _again(plane, _rescale_of(volume, 1), rescales[k])
+
+
+def _rescale_of(volume: Volume, number: int) -> tuple[float, float]:
+    instance = replace(read_file(Path(volume.paths[0])), path=volume.paths[0])
+    frames = SpoolFrames(Path).frames(instance)
+    return frames[number - 1].rescale or (1.0, 0.0)
+
+
+def _again(plane: np.ndarray, given: tuple[float, float], own: tuple[float, float] | None) -> np.ndarray:
+    slope, intercept = own or (1.0, 0.0)
+    return (plane.astype(np.float64) - given[1]) / given[0] * slope + intercept
 
 
 def _plane_differs(volume: Volume, k: int, plane: np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""Every voxel lies where its own header says: all 48 axis orders and flips, oblique, anisotropic, in one file or many."""
+"""Every voxel lies where its header says: all 48 axis orders and flips, oblique, anisotropic, in one file or many."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from slices import CT, ENHANCED_CT, base, groups, place, placed, stored
 
 from overread.load.series import load
 from overread.spool import Spool
-
-from slices import CT, ENHANCED_CT, base, groups, place, placed, stored
 
 SHAPE = (3, 4, 5)  # slices, rows, columns
 PIXEL_MM, SLICE_MM = (0.7, 1.3), 2.9
@@ -51,7 +50,7 @@ def check(spool: Spool, instances: list, origins: list[np.ndarray], row: np.ndar
 @pytest.mark.parametrize("enhanced", [False, True], ids=["single frames", "enhanced"])
 @pytest.mark.parametrize(("order", "signs"), ORDERS)
 def test_the_volume_lands_exactly(
-    tmp_path: Path, spool: Spool, order: tuple, signs: tuple, enhanced: bool, oblique: bool
+    tmp_path: Path, spool: Spool, order: tuple, signs: tuple, *, enhanced: bool, oblique: bool
 ) -> None:
     turn = turned() if oblique else np.eye(3)
     row, column, along = (turn @ (AXES[axis] * sign) for axis, sign in zip(order, signs, strict=True))
