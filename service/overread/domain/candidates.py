@@ -81,8 +81,8 @@ def candidates(instances: Sequence[Instance], kind: str, reader: FrameReader) ->
 
 
 def _crowded(instances: Sequence[Instance]) -> bool:
-    places = {tuple(round(v, 2) for v in (*i.position, *i.orientation)) for i in instances if i.position}
-    return 0 < len(places) < len(instances)
+    places = {tuple([round(v, 2) for v in i.position]) for i in instances}
+    return len(places) < len(instances)
 
 
 def _films(instances: Sequence[Instance], reader: FrameReader) -> list[Candidate]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,11 +23,11 @@ LOWEST_HU = -1024
 INT16 = np.iinfo(np.int16)
 # Their values are quantities, whatever a display is told to show bright.
 QUANTITIES = frozenset({"CT", "MR", "PT", "NM"})
-KEYWORDS = (
+KEYWORDS = frozenset((
     *("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames", "PhotometricInterpretation", "BitsAllocated"),
     *("BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "Units"),
     *("PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence"),
-)
+))
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Layout:
     padding: tuple[int, int] | None
     unit: str
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
         """Of one stored sample."""
         sign = "i" if self.signed else "u"
         return np.dtype(f"{'<' if self.little else '>'}{sign}{self.allocated // 8}")
 
-    @property
+    @cached_property
     def grey(self) -> bool:
         """Whether a sample is a brightness, in whole bytes."""
         return self.samples == 1 and self.photometric.startswith("MONOCHROME") and self.allocated in (8, 16, 32)
@@ -69,7 +69,7 @@ class Layout:
         """Whether bright is stored low, in an image whose values mean nothing but brightness."""
         return self.photometric == "MONOCHROME1" and self.modality not in QUANTITIES
 
-    @property
+    @cached_property
     def limits(self) -> tuple[int, int]:
         """The least and the greatest value that the stored bits can hold."""
         if self.signed:
@@ -146,7 +146,9 @@ def meaningful(stored: NDArray[Any], layout: Layout) -> NDArray[Any]:
         return stored
     if below:
         np.right_shift(stored, below, out=stored)
-    np.bitwise_and(stored, stored.dtype.type((1 << layout.stored) - 1), out=stored)
+    most = (1 << layout.stored) - 1
+    if stored.max() > most:  # looking costs a third of masking
+        np.bitwise_and(stored, stored.dtype.type(most), out=stored)
     return stored
 
 
@@ -172,18 +174,29 @@ def _shifted(stored: NDArray[Any], intercept: int, modality: str, out: NDArray[n
     """Nothing in a CT is less than air. It is known to fit, so arithmetic modulo 2¹⁶ gives the right answer."""
     same = stored.dtype.itemsize == 2
     if modality == "CT":
-        floor, held = LOWEST_HU - intercept, np.iinfo(stored.dtype)
-        if floor > held.max:
+        floor, (lowest, highest) = LOWEST_HU - intercept, _held(stored.dtype)
+        if floor > highest:
             out[...] = LOWEST_HU
             return
-        if floor > held.min and stored.min() < floor:
+        if floor > lowest and stored.min() < floor:
             # Against a plane and not a number: NumPy compares two planes five times as fast.
             plane = _level(stored.shape, stored.dtype, floor)
             stored = np.maximum(stored, plane, out=out.view(stored.dtype) if same else None)
     if same:
-        np.add(stored.view(np.int16), np.array(intercept).astype(np.int16), out=out)
+        np.add(stored.view(np.int16), _wrapped(intercept), out=out)
     else:
         np.add(stored, intercept, out=out, casting="unsafe", dtype=np.int64)
+
+
+def _wrapped(value: int) -> np.int16:
+    """Modulo 2¹⁶."""
+    return np.int16((value + 0x8000) % 0x10000 - 0x8000)
+
+
+@lru_cache(maxsize=8)
+def _held(dtype: np.dtype[Any]) -> tuple[int, int]:
+    held = np.iinfo(dtype)
+    return int(held.min), int(held.max)
 
 
 @lru_cache(maxsize=8)

@@ -157,16 +157,16 @@ def read_file(path: Path, *, scratch: Path | None = None) -> Instance:
         return replace(instance, calling_ae=calling_ae)
 
 
-def file_meta(descriptor: int, path: Path) -> tuple[int, str, str]:
+def file_meta(descriptor: int, path: Path | str) -> tuple[int, str, str]:
     """Where the data set starts, its transfer syntax, and who sent it (PS3.10 Section 7.1)."""
     head = os.pread(descriptor, META_START, 0)
     if len(head) < META_START or head[128:140] != META_MAGIC:
-        raise Refused(f"{path.name} is no readable DICOM file (no file meta information)")
+        raise Refused(f"{Path(path).name} is no readable DICOM file (no file meta information)")
     size = int.from_bytes(head[140:], "little")
     wanted = {TRANSFER_SYNTAX: 64, SOURCE_AE: TEXT_BYTES}
     found = scan(lambda at, count: os.pread(descriptor, count, META_START + at), size, FILE_META, wanted).values
     if TRANSFER_SYNTAX not in found:
-        raise Refused(f"{path.name} is no readable DICOM file (no transfer syntax)")
+        raise Refused(f"{Path(path).name} is no readable DICOM file (no transfer syntax)")
     syntax, calling_ae = (_clean(found.get(t, NOTHING)[1].decode("latin-1")) for t in (TRANSFER_SYNTAX, SOURCE_AE))
     return META_START + size, syntax, calling_ae
 

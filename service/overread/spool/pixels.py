@@ -57,7 +57,7 @@ def opened(path: Path | str, keywords: Collection[str], *, scratch: Path | None 
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        start, syntax, _ = file_meta(descriptor, Path(path))
+        start, syntax, _ = file_meta(descriptor, path)
         size = max(os.fstat(descriptor).st_size - start, 0)
         found = _pixels_only(descriptor, start, size, syntax, keywords)
         if found is not None:
@@ -79,7 +79,7 @@ def _pixels_only(
     SamplesPerPixel, which is there whenever pixels are (PS3.3 C.7.6.3): found once before them, it is the right one.
     """
     pattern = FIRST_OF_PIXELS.get(syntax)
-    if pattern is None or min(TAGS[k] for k in keywords) < SAMPLES_PER_PIXEL:
+    if pattern is None or _least(frozenset(keywords)) < SAMPLES_PER_PIXEL:
         return None
     head = os.pread(descriptor, HEAD_BYTES, start)
     first = head.find(pattern)
@@ -113,6 +113,11 @@ def _scanned(
 
 def _reader(descriptor: int, start: int) -> ReadAt:
     return lambda offset, count: os.pread(descriptor, count, start + offset)
+
+
+@lru_cache(maxsize=16)
+def _least(keywords: frozenset[str]) -> int:
+    return min(TAGS[k] for k in keywords)
 
 
 @lru_cache(maxsize=16)
