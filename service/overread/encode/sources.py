@@ -101,6 +101,8 @@ def _header(path: str) -> Dataset:
 
 
 def _require_same_slices(volume: Volume, headers: tuple[Dataset, ...]) -> None:
+    if any(number for _, number in volume.sources):
+        raise Misplaced("the sources are frames of a multi-frame instance, to which results cannot refer yet")
     if len(headers) != len(volume.stack.instances) or len(headers) != len(volume.voxels):
         raise Misplaced(
             f"{len(volume.voxels)} slices of voxels, {len(volume.stack.instances)} instances, {len(headers)} files"
