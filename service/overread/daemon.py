@@ -299,8 +299,9 @@ def _work(settings: Settings) -> Callable[[], None]:
     threads = s.cpu_threads or max(1, (os.cpu_count() or 1) // s.slots)
     pool = WorkerPool(herald, device=s.device, threads=threads, keep_warm=s.keep_warm)
     kinds = wiring.result_kinds(settings)
-    wanted = sorted({k for takes in kinds.values() for k in takes}) or ["seg", "sr"]
-    journey = Journey(books, store, pool, encoders(wanted), herald)
+    asked = {k for takes in kinds.values() for k in takes}
+    wanted = sorted(asked - {"unfit"}) or ["seg", "sr"]
+    journey = Journey(books, store, pool, encoders(wanted), herald, tells_unfit="unfit" in asked)
     shift = Shift(
         books,
         {c.name: c for c in models},

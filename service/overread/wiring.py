@@ -306,12 +306,14 @@ def tick_all(clock: Clock, watch: Watch) -> None:
     from overread.route.router import route_complete_studies
     from overread.schedule.claims import lapse
     from overread.schedule.retention import Limits, retire
+    from overread.spool.frames import SpoolFrames
 
     settings, books, store, herald = watch.settings, watch.books, watch.store, watch.herald
     quiet = QuietTime(settings.assemble.quiet_s, settings.assemble.quiet_by_modality_s)
     titles = served(settings)
     clock.every(1, "assemble", lambda: close_quiet_studies(books, quiet, time.time(), herald))
-    clock.every(1, "route", lambda: route_complete_studies(books, watch.models, herald, titles))
+    frames = SpoolFrames(store.absolute)
+    clock.every(1, "route", lambda: route_complete_studies(books, watch.models, herald, titles, frames))
     clock.every(1, "settle", lambda: settle(books, herald))
     clock.every(5, "lapse", lambda: lapse(books, time.time(), herald))
     r = settings.retain

@@ -262,3 +262,19 @@ def test_a_reading_with_one_segment_is_delivered(service: Callable[..., Service]
         assert scan(house, study.files).stored == 24
         house.wait_states(study.uid, ["COMPLETED"])
         assert kinds(pacs, study) == sorted([SEG, SR])
+
+
+def test_a_study_with_a_gap_is_answered_with_the_reason(service: Callable[..., Service], tmp_path: Path) -> None:
+    """A chest CT that lacks a slice is not met with silence: NOT_APPLICABLE, and a report tells the PACS why."""
+    study = small_study(tmp_path, "gap")
+    with Pacs(tmp_path / "pacs") as pacs:
+        house = service([destination("pacs", pacs.port, results=["seg", "sr", "unfit"])]).start()
+        assert scan(house, [*study.files[:9], *study.files[10:]]).stored == 23
+        house.wait_states(study.uid, ["NOT_APPLICABLE"])
+        wait_for(lambda: kinds(pacs, study) == [SR], 30, "the report")
+        (report,) = (dcmread(f) for f in pacs.files() if f.parent.name == study.uid)
+        told = report.ContentSequence[-1].ContentSequence[-1].TextValue
+        assert "slices are missing" in told and told.startswith("Could not be analysed by ")
+        assert report.PatientID == dcmread(study.files[0]).PatientID
+        assert "unfit, which will be the answer: slices are missing" in house.ask("explain", study.uid).stdout
+        wait_for(lambda: deliveries(house, study, "pacs") == [("VERIFIED", 1)], 30, "the proof")

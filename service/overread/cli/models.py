@@ -1,4 +1,4 @@
-"""overread models: see, add, check, try and remove the models."""
+"""overread models: see, add, check, try, profile and remove the models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Part:
 
 
 def add(commands: Commands) -> None:
-    models = command(commands, "models", _list, "see, add, check, try and remove the models")
+    models = command(commands, "models", _list, "see, add, check, try, profile and remove the models")
     parts = models.add_subparsers(title="parts", metavar="PART")
     for part in PARTS:
         part.arguments(command(parts, part.name, part.run, part.text))
@@ -190,10 +190,25 @@ def _card(options: argparse.Namespace, name: str) -> Card:
     raise CardError(f"there is no model {name!r}; installed: {known}")
 
 
+def _profile_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="name of an installed model")
+    parser.add_argument("folders", nargs="+", type=Path, help="folders with studies such as it was trained on")
+    parser.add_argument(
+        "--widen", type=float, default=0.25, help="make each range larger at both ends by so many times its width"
+    )
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from overread.cli.profile import run
+
+    return run(options)
+
+
 PARTS = (
     Part("list", _list, "list the installed models"),
     Part("add", _add, "take in a MONAI bundle or a brainchop network, once you trust it", _add_arguments),
     Part("check", _check, "check cards, codes, labels, digests and licences, and run a tiny volume", _check_arguments),
     Part("try", _try, "read a folder of DICOM files offline, and write SEG, SR and a picture", _try_arguments),
+    Part("profile", _profile, "measure the studies that a model was trained on, for the input gate", _profile_arguments),
     Part("remove", _remove, "take a model away for good", _remove_arguments),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -16,13 +17,18 @@ from overread.domain.pipeline import External, Inferer, Postprocess, Stage, Step
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 PREFERENCES = ("thinnest", "most slices")
+KINDS = ("volume", "frames", "image")
 TASKS = ("segmentation", "detection", "classification", "image")
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")  # CID 7150
 
 
 @dataclass(frozen=True)
 class Accepts:
-    """Which series a model may read. Lengths in mm; ``prefer`` is ``thinnest`` or ``most slices``."""
+    """Which series a model may read. Lengths in mm; ``prefer`` is ``thinnest`` or ``most slices``.
+
+    ``kind`` is ``volume``; ``frames`` for films as (frames, rows, columns), where slices count as frames; ``image`` for
+    single images as (1, rows, columns). A volume that is sheared by a tilted gantry is read up to ``max_tilt_deg``.
+    """
 
     modality: str
     sop_classes: tuple[str, ...] = (CT_IMAGE_STORAGE,)
@@ -33,6 +39,23 @@ class Accepts:
     max_slice_spacing_mm: float = 1000.0
     body_parts: tuple[str, ...] = ()
     prefer: str = "thinnest"
+    kind: str = "volume"
+    max_tilt_deg: float = 0.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an image must not exceed to be read: shares 0 … 1, ``max_noise`` in the modality's unit (0: no limit).
+
+    ``max_distance`` is from the training data, by the model's profile: 1 is half a range outside of what was seen, 0 is
+    not asked.
+    """
+
+    max_empty: float = 0.5
+    max_truncated: float = 1.0
+    max_saturated: float = 1.0
+    max_noise: float = 0.0
+    max_distance: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -77,9 +100,19 @@ class Label:
 @dataclass(frozen=True)
 class Input:
     """One series that the network wants beside others on the same grid, in the order of its channels; ``name`` is what
-    the model calls it (T1c, T1, T2, FLAIR)."""
+    the model calls it (T1c, T1, T2, FLAIR).
+
+    Which series it is: of ``modality`` (empty: that of ``accepts``); ``description`` is found in SeriesDescription or
+    ProtocolName, ``sequence`` in ScanningSequence or SequenceName, ``without`` in none of them (regular expressions,
+    upper and lower case alike); ``contrast`` is with, without or any. All other conditions of ``accepts`` hold, too.
+    """
 
     name: str
+    modality: str = ""
+    description: str = ""
+    sequence: str = ""
+    without: str = ""
+    contrast: str = "any"
 
 
 @dataclass(frozen=True)
@@ -118,6 +151,7 @@ class Card:
     labels: tuple[Label, ...]
     folder: Path
     runtime: Runtime = field(default_factory=Runtime)
+    quality: Limits = field(default_factory=Limits)
     task: str = "segmentation"
     inputs: tuple[Input, ...] = ()
     purpose: str = ""
@@ -159,8 +193,9 @@ def read_card(folder: Path) -> Card:
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     code = [p for name in ("configs", "scripts") for p in sorted((folder / name).rglob("*")) if _counts(p)]
-    plans = [p for p in (folder / "plans.json", folder / "dataset.json") if p.is_file()]
-    for path in [folder / "card.toml", *code, *plans]:
+    extras = ("profile.json", "plans.json", "dataset.json")
+    beside = [folder / name for name in extras if (folder / name).is_file()]
+    for path in [folder / "card.toml", *beside, *code]:
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -185,8 +220,22 @@ def _card(values: dict[str, Any], folder: Path) -> Card:
         raise ValueError(f"task is {card.task!r}; it can be {', '.join(TASKS)}")
     if card.accepts.prefer not in PREFERENCES:
         raise ValueError(f"accepts.prefer is {card.accepts.prefer!r}; it can be {' or '.join(PREFERENCES)}")
+    for row in card.inputs:
+        _check_input(row)
+    if card.accepts.kind not in KINDS:
+        raise ValueError(f"accepts.kind is {card.accepts.kind!r}; it can be {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     _check_pipeline(card)
     return card
+
+
+def _check_input(row: Input) -> None:
+    if row.contrast not in ("any", "with", "without"):
+        raise ValueError(f"inputs: {row.name}: contrast is {row.contrast!r}; it can be any, with or without")
+    for pattern in (row.description, row.sequence, row.without):
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"inputs: {row.name}: {pattern!r} is no regular expression: {error}") from None
 
 
 def _check_pipeline(card: Card) -> None:

@@ -14,6 +14,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from overread.domain.result import Result
+
 
 class OverreadError(Exception):
     """Base of all errors that overread raises on purpose. Texts name the thing and the remedy, never a patient."""
@@ -32,7 +38,12 @@ class CardError(Refused):
 
 
 class Unfit(Refused):
-    """The input is not what the model was made for; the job ends as NOT_APPLICABLE with this reason."""
+    """The input is not what the model was made for; the job ends as NOT_APPLICABLE with this reason.
+
+    ``results`` tell the PACS so, where the site wants it.
+    """
+
+    results: Sequence[Result] = ()
 
 
 class Misplaced(Refused):

@@ -30,12 +30,19 @@ class Stack:
     """Slices in the order of increasing position along their normal.
 
     ``affine`` (4, 4) float64 maps (slice, row, column) indices to mm, LPS. ``spacing_mm`` is (between slices, between
-    rows, between columns).
+    rows, between columns). Of a multi-frame instance each frame stands for itself. A ``kind`` other than ``volume`` has
+    time, or nothing, along the first axis: such a stack is not ``placed`` in patient space unless every frame is at one
+    place; ``times_s`` are those of its frames. ``spacing_from`` is the attribute that gave the pixels' size, empty when
+    none did and a pixel counts as 1 mm.
     """
 
     instances: tuple[Instance, ...]
     affine: Affine
     spacing_mm: tuple[float, float, float]
+    kind: str = "volume"
+    placed: bool = True
+    times_s: tuple[float, ...] = ()
+    spacing_from: str = "PixelSpacing"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -45,15 +52,31 @@ class Stack:
 
     def digest(self) -> str:
         """SHA-256 that names this input: UIDs and contents of its slices, in order."""
-        lines = "".join(f"{i.sop_instance_uid} {i.digest}\n" for i in self.instances)
-        return hashlib.sha256(lines.encode()).hexdigest()
+        return digest_of(self.instances)
 
 
-def stack(instances: Sequence[Instance]) -> Stack:
-    """Order single-frame slices into a regular stack.
+def digest_of(instances: Sequence[Instance]) -> str:
+    """SHA-256 over UIDs and contents of slices, in their order; of a frame its number, too."""
+    lines = (f"{i.sop_instance_uid} {i.digest}{_frame(i)}\n" for i in instances)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def series_digest(instances: Sequence[Instance]) -> str:
+    """The same for a whole series that is no stack, whatever the order of its instances."""
+    return digest_of(sorted(instances, key=lambda i: i.sop_instance_uid))
+
+
+def _frame(instance: Instance) -> str:
+    number = getattr(instance, "frame_number", 0)
+    return f" {number}" if number else ""
+
+
+def stack(instances: Sequence[Instance], *, max_tilt_deg: float = 0.0) -> Stack:
+    """Order slices into a regular stack.
 
     Raises Unfit, saying why, when the slices are not one regular parallel stack: geometry missing, sizes,
-    orientations or frames of reference mixed, positions repeated, a gap, a sheared (tilted) or a crooked stack.
+    orientations or frames of reference mixed, positions repeated, a gap, a crooked stack, or one that is sheared by
+    more than ``max_tilt_deg``. The affine of a sheared stack is exact: it is sheared, too.
     """
     _require_geometry(instances)
     _require_one(instances, "Rows", {i.rows for i in instances})
@@ -65,6 +88,7 @@ def stack(instances: Sequence[Instance]) -> Stack:
     order = np.argsort(positions @ normal, kind="stable")
     ordered = tuple(instances[k] for k in order)
     step = _regular_step(positions[order], normal)
+    _require_upright(step, normal, max_tilt_deg)
     between_rows, between_columns = ordered[0].pixel_spacing[:2]
     _require_straight(positions[order], step, min(between_rows, between_columns))
     affine = np.eye(4)
@@ -100,7 +124,7 @@ def _require_geometry(instances: Sequence[Instance]) -> None:
         raise Unfit("PixelSpacing is not positive")
     if not all(i.rows and i.columns for i in instances):
         raise Unfit("Rows or Columns is missing")
-    if any(i.number_of_frames > 1 for i in instances):
+    if any(i.number_of_frames > 1 and not _frame(i) for i in instances):
         raise Unfit("multi-frame instances cannot be stacked slice by slice")
 
 
@@ -132,13 +156,26 @@ def _regular_step(positions: Affine, normal: Affine) -> Affine:
         kind = "slices are missing or " if along.max() > 1.5 * usual else ""
         raise Unfit(
             f"{kind}the spacing is irregular: {along[where - 1]:.2f} mm between slices {where} and {where + 1}, "
-            f"{usual:.2f} mm elsewhere"
+            f"{usual:.2f} mm elsewhere{_other_gaps(along, usual, where - 1)}"
         )
-    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+    return np.asarray((positions[-1] - positions[0]) / (len(positions) - 1), np.float64)
+
+
+def _other_gaps(along: Affine, usual: float, named: int) -> str:
+    """Where else slices are missing, for whoever has to send them again."""
+    gaps = [int(k) for k in np.flatnonzero(along > 1.5 * usual) if k != named]
+    if not gaps:
+        return ""
+    places = ", ".join(f"{k + 1} and {k + 2}" for k in gaps[:5])
+    more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
+    return f" but for gaps between slices {places}{more}"
+
+
+def _require_upright(step: Affine, normal: Affine, max_tilt_deg: float) -> None:
     shear = float(np.linalg.norm(step - (step @ normal) * normal)) / float(step @ normal)
-    if shear > SHEAR_TOLERANCE:
-        raise Unfit(f"the stack is sheared by {np.degrees(np.arctan(shear)):.1f}° (gantry tilt)")
-    return np.asarray(step, np.float64)
+    tilt = float(np.degrees(np.arctan(shear)))
+    if shear > SHEAR_TOLERANCE and tilt > max_tilt_deg:
+        raise Unfit(f"the stack is sheared by {tilt:.1f}° (gantry tilt)")
 
 
 def _require_straight(positions: Affine, step: Affine, pixel_mm: float) -> None:

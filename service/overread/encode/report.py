@@ -87,7 +87,7 @@ def _root(read: Read, sources: Sources, segmentation: Result | None) -> Containe
     root = ContainerContentItem(codes.DCM.ImagingMeasurementReport, template_id="1500")
     root.ContentSequence = ContentSequence()
     root.ContentSequence.extend(LanguageOfContentItemAndDescendants(CodedConcept("en", "RFC5646", "English")))
-    root.ContentSequence.extend(_observer(read))
+    root.ContentSequence.extend(observer(read))
     modality = procedure(str(sources.standins[0].Modality))
     root.ContentSequence.append(
         CodeContentItem(codes.DCM.ProcedureReported, modality, RelationshipTypeValues.HAS_CONCEPT_MOD)
@@ -126,7 +126,8 @@ def _container(name: CodedConcept) -> ContainerContentItem:
     return container
 
 
-def _observer(read: Read) -> ObservationContext:
+def observer(read: Read) -> ObservationContext:
+    """The model as the device that observed."""
     made_by = identity.maker(read.card)
     device = DeviceObserverIdentifyingAttributes(
         uid=made_by.device_uid,

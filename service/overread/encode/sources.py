@@ -74,6 +74,16 @@ def read_sources(volume: Volume) -> Sources:
     return Sources(headers, standins, identity)
 
 
+def read_identity(path: str) -> tuple[Dataset, Dataset]:
+    """One source file's header, without pixels, and the patient and study attributes that a result must carry.
+
+    Raises Stumbled when the file cannot be read any more.
+    """
+    with unperturbed():
+        header = _header(path)
+        return header, _identity(header)
+
+
 @contextmanager
 def unperturbed() -> Iterator[None]:
     """pydicom warns of each imperfect value that it reads; sources may be imperfect, and warnings would quote them."""
@@ -91,6 +101,8 @@ def _header(path: str) -> Dataset:
 
 
 def _require_same_slices(volume: Volume, headers: tuple[Dataset, ...]) -> None:
+    if any(number for _, number in volume.sources):
+        raise Misplaced("the sources are frames of a multi-frame instance, to which results cannot refer yet")
     if len(headers) != len(volume.stack.instances) or len(headers) != len(volume.voxels):
         raise Misplaced(
             f"{len(volume.voxels)} slices of voxels, {len(volume.stack.instances)} instances, {len(headers)} files"

@@ -236,6 +236,12 @@ def instances_of(session: Session, study_uid: str, series_uid: str = "") -> list
     return [Instance.from_json(h) for h in session.exec(query.order_by(InstanceRow.sop_instance_uid)).all()]
 
 
+def study_of(ledger: Ledger, study_uid: str, revision: int) -> Study:
+    """All current instances of one study, as a study of ``revision``."""
+    with ledger.read() as session:
+        return group(study_uid, revision, instances_of(session, study_uid))
+
+
 def series_instances(ledger: Ledger, study_uid: str, series_uid: str) -> list[Instance]:
     """Current instances of one series, ordered by UID."""
     with ledger.read() as session:
@@ -253,6 +259,7 @@ __all__ = [
     "places",
     "record",
     "series_instances",
+    "study_of",
     "unrouted",
     "waiting",
 ]

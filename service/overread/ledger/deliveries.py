@@ -32,19 +32,27 @@ class Parcel:
 
 
 def put(
-    ledger: Ledger, job_id: int, worker: str, results: Sequence[Result], kinds: Mapping[str, Sequence[str]]
+    ledger: Ledger,
+    job_id: int,
+    worker: str,
+    results: Sequence[Result],
+    kinds: Mapping[str, Sequence[str]],
+    *,
+    unfit: str = "",
 ) -> Move | None:
     """Record a job's results and plan their deliveries, as one step with the job's move to DELIVERING.
 
-    ``kinds`` names, for each destination, which kinds of result it takes. None when the job is no longer this worker's:
-    nothing is recorded then.
+    ``kinds`` names, for each destination, which kinds of result it takes. ``unfit`` is the reason why there was nothing
+    to read: the job ends as NOT_APPLICABLE, and results that say so are delivered all the same. None when the job is no
+    longer this worker's: nothing is recorded then.
     """
     now = time.time()
     with ledger.write() as session:
         row = session.get(JobRow, job_id, with_for_update=True)
         if row is None or row.worker != worker:
             return None
-        moved = move_row(session, row, JobEvent.READ, worker, _said(results), progress=1.0)
+        event, why = (JobEvent.UNFIT, unfit) if unfit else (JobEvent.READ, _said(results))
+        moved = move_row(session, row, event, worker, why, progress=1.0)
         if moved is None:
             return None
         for result in results:

@@ -141,6 +141,12 @@ def settled(ledger: Ledger, before: float, now: float | None = None) -> list[str
 
 def _finished(before: float, now: float | None) -> tuple[Any, ...]:
     busy = select(JobRow.study_uid).where(col(JobRow.state).not_in([s for s in ENDED if s is not JobState.FAILED]))
+    # A study that could not be analysed is done, but that it could not may still be on its way to the PACS.
+    awaited = (
+        select(JobRow.study_uid)
+        .join(DeliveryRow, col(DeliveryRow.job_id) == JobRow.id)
+        .where(col(DeliveryRow.state).in_([DeliveryState.PENDING, DeliveryState.SENT]))
+    )
     # What was purged and found in the spool again, after a crash between the two, has instances again.
     kept = select(InstanceRow.study_uid).where(InstanceRow.study_uid == StudyRow.uid).correlate(StudyRow)
     return (
@@ -149,6 +155,7 @@ def _finished(before: float, now: float | None) -> tuple[Any, ...]:
         col(StudyRow.committed_until) <= (time.time() if now is None else now),
         StudyRow.routed_revision == StudyRow.revision,
         col(StudyRow.uid).not_in(busy),
+        col(StudyRow.uid).not_in(awaited),
         kept.exists(),
     )
 

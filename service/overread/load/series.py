@@ -1,105 +1,61 @@
-"""Slices in the spool → voxels in the modality's unit, slice by slice with its own rescale."""
+"""Slices in the spool → voxels in the modality's unit on their own grid, or the reason why not."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from pathlib import Path
-from typing import Any
+import os
+from collections.abc import Sequence
 
-import numpy as np
-import pydicom
-from numpy.typing import NDArray
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
-
+from overread.domain.candidates import Candidate, candidates
+from overread.domain.card import Accepts
 from overread.domain.errors import Stumbled, Unfit
-from overread.domain.geometry import Stack, stack
+from overread.domain.geometry import Stack, series_digest
 from overread.domain.study import Instance
 from overread.domain.volume import Volume
+from overread.load.pixels import read_planes
 from overread.spool import Spool
+from overread.spool.frames import SpoolFrames
 
-LOWEST_HU = -1024.0
-DECODE_S = 600.0
+ANY = Accepts("")
 
 
-def load(spool: Spool, instances: Sequence[Instance]) -> Volume:
-    """Load one series.
+def load(spool: Spool, instances: Sequence[Instance], accepts: Accepts = ANY, *, digest: str = "") -> Volume:
+    """Load one series as ``accepts`` wants it.
 
-    Returns a volume whose voxels are (slices, rows, columns) int16 where every rescaled value is a whole number that
-    fits, else float32. Raises Unfit when the slices are not one regular stack or a slice cannot be decoded.
+    ``digest`` says which of its volumes (phases, echoes, films) was chosen; without one it is the first. Returns a
+    volume whose voxels are (slices, rows, columns) int16 where every slope is 1, every intercept whole and all values
+    fit, else float32. Raises Unfit when the slices are not one regular stack or a slice cannot be decoded; Stumbled
+    when none of the volumes is the one that was chosen.
     """
-    stacked = stack([i for i in instances if not i.is_localizer])
-    paths = [spool.absolute(i.path) for i in stacked.instances]
-    voxels = np.empty(stacked.shape, np.float32)
-    for n, plane in enumerate(_planes(paths, stacked)):
-        if plane.shape != stacked.shape[1:]:
-            raise Unfit(f"slice {n + 1} has {plane.shape} pixels, not {stacked.shape[1:]}")
-        voxels[n] = plane
-    if stacked.instances[0].modality == "CT":
-        np.maximum(voxels, LOWEST_HU, out=voxels)
-    return Volume(_compact(voxels), stacked, tuple(str(p) for p in paths))
+    stacked = _chosen(spool, instances, accepts, digest)
+    root = str(spool.root)
+    # Making a Path for each slice would take longer than parsing it.
+    return load_files(stacked, tuple(os.path.join(root, i.path) for i in stacked.instances))  # noqa: PTH118
 
 
-def _planes(paths: Sequence[Path], stacked: Stack) -> Iterator[NDArray[np.float32]]:
-    syntaxes = {UID(i.transfer_syntax_uid) for i in stacked.instances}
-    if not any(s.is_encapsulated or s == DeflatedExplicitVRLittleEndian for s in syntaxes):
-        yield from map(_plane, paths)
-        return
-    # Decoders of compressed pixels crash and hang on crafted streams: they run in a process that may die.
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            yield from pool.map(_plane, paths, chunksize=8, timeout=DECODE_S)
-        except BrokenProcessPool as error:
-            raise Stumbled("the decoder process died while decoding compressed pixels") from error
-        except TimeoutError as error:
-            for process in list(pool._processes.values()):
-                process.kill()
-            raise Stumbled(f"compressed pixels were not decoded within {DECODE_S:g} s") from error
+def load_files(stacked: Stack, paths: tuple[str, ...] = ()) -> Volume:
+    """Load a stack; its files lie at ``paths``, or at the instances' own. Raises as ``load``."""
+    paths = paths or tuple(i.path for i in stacked.instances)
+    voxels, unit = read_planes(paths, stacked.instances, stacked.shape, colour=stacked.kind != "volume")
+    return Volume(voxels, stacked, paths, unit)
 
 
-def _plane(path: Path) -> NDArray[np.float32]:
+def _chosen(spool: Spool, instances: Sequence[Instance], accepts: Accepts, digest: str) -> Stack:
+    images = [i for i in instances if not i.is_localizer]
+    if not images:
+        raise Unfit("it is a localizer")
+    refusals: list[Unfit] = []
+    for candidate in candidates(images, accepts.kind, SpoolFrames(spool.absolute)):
+        stacked = _stacked(candidate, accepts, refusals)
+        if stacked is not None and digest in ("", stacked.digest()):
+            return stacked
+    if refusals and digest in ("", series_digest(instances)):
+        raise refusals[0]
+    raise Stumbled("the series has grown since this job was planned; a later revision will supersede it")
+
+
+def _stacked(candidate: Candidate, accepts: Accepts, refusals: list[Unfit]) -> Stack | None:
     try:
-        dataset = pydicom.dcmread(path)
-        pixels = dataset.pixel_array
-        slope = float(dataset.get("RescaleSlope", 1) or 1)
-        intercept = float(dataset.get("RescaleIntercept", 0) or 0)
-    except OSError as error:
-        if error.errno is None:  # pydicom's own word for a file that ends too soon
-            raise Unfit(f"a slice cannot be decoded ({type(error).__name__})") from error
-        raise Stumbled(f"a slice is gone from the spool ({type(error).__name__})") from error
-    except Exception as error:
-        # The edge to decoders, which raise whatever they like on broken streams.
-        raise Unfit(f"a slice cannot be decoded ({type(error).__name__})") from error
-    if pixels.ndim != 2:
-        raise Unfit("a slice is not a single grey image")
-    if not math.isfinite(slope) or not math.isfinite(intercept):
-        raise Unfit("RescaleSlope or RescaleIntercept is no finite number")
-    outside = _padding(dataset, pixels)
-    plane: NDArray[np.float32] = pixels.astype(np.float32)
-    if slope != 1.0:
-        plane *= np.float32(slope)
-    plane += np.float32(intercept)
-    if outside is not None and dataset.get("Modality") == "CT":
-        plane[outside] = LOWEST_HU
-    return plane
-
-
-def _padding(dataset: pydicom.Dataset, pixels: NDArray[Any]) -> NDArray[np.bool_] | None:
-    first = dataset.get("PixelPaddingValue")
-    last = dataset.get("PixelPaddingRangeLimit", first)
-    if not isinstance(first, int) or not isinstance(last, int):
+        return candidate.stack(accepts)
+    except Unfit as error:
+        refusals.append(Unfit(f"{candidate.title}: {error}" if candidate.title else str(error)))
         return None
-    # Some write −2000 as 63536: what counts are the bits.
-    low, high = sorted(np.array([first, last]).astype(pixels.dtype).tolist())
-    outside: NDArray[np.bool_] = (pixels >= low) & (pixels <= high)
-    return outside
-
-
-def _compact(voxels: NDArray[np.float32]) -> NDArray[np.float32] | NDArray[np.int16]:
-    if voxels.min() < -32768 or voxels.max() > 32767:
-        return voxels
-    small = voxels.astype(np.int16)
-    return small if np.array_equal(small, voxels) else voxels

@@ -110,7 +110,9 @@ class Shift:
         if self._stopping.is_set():
             self._finish(job, JobEvent.LOST, "the service was stopped")
         elif isinstance(error, Unfit):
-            self._finish(job, JobEvent.UNFIT, reason)
+            moved = deliveries.put(self._ledger, job.id, self._worker, error.results, self._kinds, unfit=reason)
+            if moved:
+                self._tell(moved, reason)
         elif isinstance(error, Refused) or job.attempts + 1 >= allowed:
             self._finish(job, JobEvent.GAVE_UP, f"{reason} (attempt {job.attempts + 1} of {allowed})")
         else:

@@ -19,6 +19,7 @@ from pathlib import Path
 from pydicom import config as pydicom_config
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import tag_for_keyword
+from pydicom.dataset import Dataset
 from pydicom.filereader import read_sequence
 from pydicom.uid import UID
 
@@ -34,7 +35,7 @@ from overread.spool.elements import (
 )
 from overread.spool.inflate import inflated
 from overread.spool.limits import LENIENT, LIMITS, Limits
-from overread.spool.pixels import BIG_ENDIAN, IMPLICIT, Source, native_bytes, require_pixels
+from overread.spool.pixel_rules import BIG_ENDIAN, IMPLICIT, Source, native_bytes, require_pixels
 
 KEYWORDS = [
     "SpecificCharacterSet",
@@ -65,9 +66,18 @@ KEYWORDS = [
     "GantryDetectorTilt",
     "ContributingEquipmentSequence",
 ]
+# What reading pixels and frames needs besides: looked up when a volume is made, not for everything that comes.
+LATER_KEYWORDS = [
+    *("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration", "RescaleSlope", "RescaleIntercept"),
+    *("PixelPaddingValue", "PixelPaddingRangeLimit", "ModalityLUTSequence", "Units", "ImagerPixelSpacing"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "FrameTime", "FrameTimeVector"),
+    *("CineRate", "EchoTime", "EchoNumbers", "DiffusionBValue", "TemporalPositionIdentifier", "TriggerTime"),
+    *("AcquisitionTime", "ContentTime", "AcquisitionDateTime", "ContrastBolusAgent", "ProtocolName", "SequenceName"),
+    *("ScanningSequence", "ViewPosition", "ImageLaterality", "Laterality", "ConvolutionKernel"),
+]
 UIDS = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "StudyInstanceUID")
-TAGS = {keyword: int(tag_for_keyword(keyword) or 0) for keyword in KEYWORDS}
-WANTED = {tag: SEQUENCE_BYTES if k.endswith("Sequence") else TEXT_BYTES for k, tag in TAGS.items()}
+TAGS = {keyword: int(tag_for_keyword(keyword) or 0) for keyword in (*KEYWORDS, *LATER_KEYWORDS)}
+WANTED = {TAGS[k]: SEQUENCE_BYTES if k.endswith("Sequence") else TEXT_BYTES for k in KEYWORDS}
 PADDING = b"\0 "
 ESCAPE = b"\x1b"
 UID_LETTERS = b"0123456789."
@@ -78,7 +88,8 @@ LARGEST_INTEGER = 2**63 - 1
 TEXT_VRS = frozenset([b"", *b"AE AS CS DA DS DT IS LO LT PN SH ST TM UC UI UN UR UT".split()])
 NUMBER_FORMATS = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"UV": "Q", b"SV": "q", b"FL": "f", b"FD": "d"}
 # What implicit VR leaves open, where it is not text.
-BINARY = dict.fromkeys(["Rows", "Columns", "SamplesPerPixel", "BitsAllocated"], "H")
+BINARY = dict.fromkeys(["Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit"], "H")
+BINARY |= dict.fromkeys(["PixelRepresentation", "PlanarConfiguration"], "H") | {"DiffusionBValue": "d"}
 # SpecificCharacterSet is for these alone; all others are plain (PS3.5 Section 6.1.2.2).
 TRANSLATED = {"SeriesDescription", "Manufacturer", "ManufacturerModelName"}
 DELIMITERS = {ord(c) for c in "\n\r\t\f\\"}  # each returns to the first character set (PS3.5 Section 6.1.2.5.3)
@@ -110,8 +121,8 @@ def read_header(
     it is; OSError when the disk fails.
     """
     try:
-        encoding = _encoding(transfer_syntax_uid)
-        with _plain(read_at, size_bytes, transfer_syntax_uid, scratch, limits) as (read_plain_at, plain_bytes):
+        encoding = encoding_of(transfer_syntax_uid)
+        with plain(read_at, size_bytes, transfer_syntax_uid, scratch, limits) as (read_plain_at, plain_bytes):
             found = scan(read_plain_at, plain_bytes, encoding, WANTED, limits)
             header = Header(found.values, encoding, transfer_syntax_uid)
             for keyword in UIDS:
@@ -140,7 +151,7 @@ def read_file(path: Path, *, scratch: Path | None = None, limits: Limits = LENIE
         raise Refused(f"{path.name} is no readable DICOM file ({type(error).__name__})") from error
     with file:
         descriptor = file.fileno()
-        start, syntax, calling_ae, called_ae = _file_meta(descriptor, path)
+        start, syntax, calling_ae, called_ae = file_meta(descriptor, path)
         size = max(os.fstat(descriptor).st_size - start, 0)
 
         def read_at(offset: int, count: int) -> bytes:
@@ -150,22 +161,22 @@ def read_file(path: Path, *, scratch: Path | None = None, limits: Limits = LENIE
         return replace(instance, calling_ae=calling_ae, called_ae=called_ae)
 
 
-def _file_meta(descriptor: int, path: Path) -> tuple[int, str, str, str]:
+def file_meta(descriptor: int, path: Path | str) -> tuple[int, str, str, str]:
     """Where the data set starts, its transfer syntax, who sent it, and to which AE (PS3.10 Section 7.1)."""
     head = os.pread(descriptor, META_START, 0)
     if len(head) < META_START or head[128:140] != META_MAGIC:
-        raise Refused(f"{path.name} is no readable DICOM file (no file meta information)")
+        raise Refused(f"{Path(path).name} is no readable DICOM file (no file meta information)")
     size = int.from_bytes(head[140:], "little")
     wanted = {TRANSFER_SYNTAX: 64, SOURCE_AE: TEXT_BYTES, RECEIVING_AE: TEXT_BYTES}
     found = scan(lambda at, count: os.pread(descriptor, count, META_START + at), size, FILE_META, wanted).values
     if TRANSFER_SYNTAX not in found:
-        raise Refused(f"{path.name} is no readable DICOM file (no transfer syntax)")
+        raise Refused(f"{Path(path).name} is no readable DICOM file (no transfer syntax)")
     syntax, calling_ae, called_ae = (_clean(found.get(t, NOTHING)[1].decode("latin-1")) for t in wanted)
     return META_START + size, syntax, calling_ae, called_ae
 
 
 @lru_cache(maxsize=64)
-def _encoding(transfer_syntax_uid: str) -> Encoding:
+def encoding_of(transfer_syntax_uid: str) -> Encoding:
     # What is still to be invented is explicit VR little endian, like all that is compressed (PS3.5 Section A.4).
     if transfer_syntax_uid != IMPLICIT and not transfer_syntax_uid.startswith(IMPLICIT + "."):
         raise Refused(f"the transfer syntax {_clean(transfer_syntax_uid)[:64]} is not one of the Standard")
@@ -173,8 +184,8 @@ def _encoding(transfer_syntax_uid: str) -> Encoding:
     return Encoding(name, transfer_syntax_uid != IMPLICIT, transfer_syntax_uid != BIG_ENDIAN)
 
 
-def _plain(
-    read_at: ReadAt, size_bytes: int, transfer_syntax_uid: str, scratch: Path | None, limits: Limits
+def plain(
+    read_at: ReadAt, size_bytes: int, transfer_syntax_uid: str, scratch: Path | None, limits: Limits = LIMITS
 ) -> AbstractContextManager[tuple[ReadAt, int]]:
     if transfer_syntax_uid in DEFLATED:
         return inflated(read_at, size_bytes, scratch, limits)
@@ -281,17 +292,41 @@ class Header:
 
     def purposes(self) -> tuple[str, ...]:
         """What the contributing equipment was for, as code values; none when that cannot be read."""
-        vr, raw = self._get("ContributingEquipmentSequence")
-        if not raw:
-            return ()
-        implicit = vr != b"SQ"
         try:
-            items = read_sequence(BytesIO(raw), implicit, implicit or self._encoding.little, len(raw), "iso8859")
+            items = self.items("ContributingEquipmentSequence")
             codes = (code for item in items for code in item.get("PurposeOfReferenceCodeSequence") or ())
             return tuple(_clean(code.get("CodeValue", "")) for code in codes)
         except Exception:
             # Whatever pydicom raises on broken items: an image is not worth less for who is said to have touched it.
             return ()
+
+    def items(self, keyword: str) -> Sequence[Dataset]:
+        """The items of a sequence; raises whatever pydicom raises on broken ones."""
+        vr, raw = self._get(keyword)
+        if not raw:
+            return ()
+        implicit = vr != b"SQ"
+        items: Sequence[Dataset] = read_sequence(
+            BytesIO(raw), implicit, implicit or self._encoding.little, len(raw), "iso8859"
+        )
+        return items
+
+    def bits(self, keyword: str) -> int | None:
+        """The first sixteen bits of a value, whether US or SS: implicit VR leaves that open, and many mix them up."""
+        raw = self._get(keyword)[1][:2]
+        return int.from_bytes(raw, "little" if self.little else "big") if len(raw) == 2 else None
+
+    @property
+    def little(self) -> bool:
+        """Whether numbers, and pixels that are not compressed, are little endian."""
+        return self._encoding.little
+
+    def signature(self) -> tuple[object, ...]:
+        """Equal for headers whose values are equal, byte for byte."""
+        return (self.transfer_syntax_uid, *self._values.items())
+
+    def __contains__(self, keyword: str) -> bool:
+        return bool(self._get(keyword)[1])
 
     def _get(self, keyword: str) -> Value:
         return self._values.get(TAGS[keyword], NOTHING)

@@ -15,9 +15,8 @@ import pytest
 from pydicom.uid import RLELossless
 
 from overread.domain.errors import Stumbled, Unfit
-from overread.domain.geometry import stack
 from overread.domain.study import Instance
-from overread.load import series
+from overread.load import decode
 from overread.load.series import load
 from overread.simulate.phantom import ChestPhantom
 from overread.simulate.study import affine_of
@@ -25,11 +24,6 @@ from overread.spool import Spool
 from overread.spool.header import read_file
 
 Change = Callable[[int, pydicom.Dataset], None]
-
-
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    return Spool(tmp_path / "spool", durable=False)
 
 
 @pytest.fixture
@@ -140,14 +134,14 @@ def test_compressed_slices_are_decoded_in_a_process_of_their_own(
     compressed = brought(lambda _, dataset: dataset.compress(RLELossless))
     assert {i.transfer_syntax_uid for i in compressed} == {RLELossless}
     pids: list[set[int]] = []
-    real = series.ProcessPoolExecutor
+    real = decode.ProcessPoolExecutor
 
     class Watched(real):  # type: ignore[valid-type,misc]
         def __exit__(self, *args: object) -> bool | None:
             pids.append(set(self._processes))
             return super().__exit__(*args)
 
-    monkeypatch.setattr(series, "ProcessPoolExecutor", Watched)
+    monkeypatch.setattr(decode, "ProcessPoolExecutor", Watched)
     np.testing.assert_array_equal(load(spool, compressed).voxels, plain)
     assert len(pids) == 1
     assert os.getpid() not in pids[0]
@@ -182,13 +176,12 @@ class Deed:
     ids=["dies", "hangs"],
 )
 def test_a_decoder_that_dies_or_hangs_is_a_stumble(
-    brought: Callable, monkeypatch: pytest.MonkeyPatch, deed: Deed, reason: str
+    monkeypatch: pytest.MonkeyPatch, deed: Deed, reason: str
 ) -> None:
-    compressed = brought(lambda _, dataset: dataset.compress(RLELossless))
-    monkeypatch.setattr(series, "DECODE_S", 1.0 if deed.deed[0] is time.sleep else 60.0)
+    monkeypatch.setattr(decode, "DECODE_S", 1.0 if deed.deed[0] is time.sleep else 60.0)
     started = time.monotonic()
     with pytest.raises(Stumbled, match=reason):
-        list(series._planes([deed], stack(compressed)))
+        list(decode.decode_all([(deed, [0])]))  # type: ignore[list-item]
     assert time.monotonic() - started < 20
 
 

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,8 +15,8 @@ from overread.domain.card import Card
 from overread.domain.errors import CardError, Stumbled, Unfit, WorkerLost
 from overread.domain.events import Event, JobMoved, Trouble
 from overread.domain.job import Job, JobEvent
-from overread.domain.result import Result
-from overread.ledger import Ledger, jobs, views
+from overread.domain.result import DeliveryState, Result
+from overread.ledger import Ledger, deliveries, jobs, views
 from overread.ledger.tables import JobRow
 from overread.schedule.shift import Shift
 
@@ -37,8 +38,9 @@ def shift(ledger: Ledger, events: list[Event]) -> Iterator[Callable[..., Shift]]
 
     def start(read: Callable[..., Any], cards: list[Card] | None = None, slots: int = 1, **options: Any) -> Shift:
         known = {c.name: c for c in (cards if cards is not None else [card()])}
+        kinds = options.pop("kinds", {"pacs": ("seg",)})
         given = {"worker": "w1", "lease_s": 30.0, "retry_s": 0.05, **options}
-        made = Shift(ledger, known, read, {"pacs": ("seg",)}, events.append, **given)
+        made = Shift(ledger, known, read, kinds, events.append, **given)
         made.start(slots)
         running.append(made)
         return made
@@ -327,3 +329,24 @@ def test_a_slot_that_does_not_come_back_is_stuck(
         monkeypatch.undo()
         assert found == stuck
     leave.set()
+
+
+def test_that_nothing_could_be_analysed_is_delivered_while_the_job_has_ended(
+    ledger: Ledger, planned: Planned, shift: Callable[..., Shift], events: list[Event]
+) -> None:
+    """NOT_APPLICABLE is the end of the job; the report goes through the outbox all the same, to whoever takes it."""
+    planned("a")
+    error = Unfit("the stack is sheared by 12.0° (gantry tilt)")
+    error.results = [replace(SEG, kind="unfit")]
+    read, _ = failing(error)
+    shift(read, kinds={"pacs": ("seg", "unfit"), "archive": ("seg",)})
+    until_state(ledger, "NOT_APPLICABLE")
+    parcels = {to: deliveries.due(ledger, to, time.time()) for to in ("pacs", "archive")}
+    assert [[r.kind for r in p.results] for p in parcels["pacs"]] == [["unfit"]]
+    assert parcels["archive"] == []
+    assert deliveries.settle(ledger) == []
+    assert [e.why for e in events if isinstance(e, JobMoved)][-1] == str(error)
+    # Until it has arrived, its file must stay in the spool.
+    assert views.disposable(ledger, 1e12) == []
+    assert deliveries.mark(ledger, parcels["pacs"][0], DeliveryState.VERIFIED)
+    assert views.disposable(ledger, 1e12) == [STUDY]
