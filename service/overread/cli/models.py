@@ -209,6 +209,6 @@ PARTS = (
     Part("add", _add, "take in a MONAI bundle or a brainchop network, once you trust it", _add_arguments),
     Part("check", _check, "check cards, codes, labels, digests and licences, and run a tiny volume", _check_arguments),
     Part("try", _try, "read a folder of DICOM files offline, and write SEG, SR and a picture", _try_arguments),
-    Part("profile", _profile, "measure the studies that a model was trained on, for the input gate", _profile_arguments),
+    Part("profile", _profile, "measure what a model was trained on, for the input gate", _profile_arguments),
     Part("remove", _remove, "take a model away for good", _remove_arguments),
 )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from overread.cli.profile import add_arguments, run
+from overread.cli.models import _profile_arguments
+from overread.cli.profile import run
 from overread.domain.errors import CardError, ConfigError
 from overread.simulate.phantom import Grid, chest_phantom
 from overread.simulate.study import write_study
@@ -27,7 +28,7 @@ def options(tmp_path: Path) -> argparse.Namespace:
         phantom = chest_phantom(seed, Grid((24, 64, 64), (5.0, 6.0, 6.0)))
         write_study(phantom, tmp_path / "studies" / str(seed), seed=seed, localizer=True)
     parser = argparse.ArgumentParser()
-    add_arguments(parser)
+    _profile_arguments(parser)
     return parser.parse_args(["ct_chest", str(tmp_path / "studies")], argparse.Namespace(config=config))
 
 
