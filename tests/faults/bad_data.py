@@ -216,8 +216,17 @@ def deep(rng: Rng) -> Bad:
     opening = struct.pack("<HH2sHL", 0x0008, 0x1140, b"SQ", 0, ENDLESS) + delimiter(ITEM, ENDLESS)
     closing = delimiter(ITEM_END) + delimiter(SEQUENCE_END)
     levels = rng.choice([65, 500, 5000])
+    nested = opening * levels + closing * levels if rng.random() < 0.5 else _measured(rng.choice([65, 500, 2000]))
     at = made.data.index(struct.pack("<HH", 0x10, 0x10))
-    return Bad(made.uid, made.data[:at] + opening * levels + closing * levels + made.data[at:])
+    return Bad(made.uid, made.data[:at] + nested + made.data[at:])
+
+
+def _measured(levels: int) -> bytes:
+    content = b""
+    for _ in range(levels):
+        inside = delimiter(ITEM, len(content)) + content
+        content = struct.pack("<HH2sHL", 0x0008, 0x1140, b"SQ", 0, len(inside)) + inside
+    return content
 
 
 def unended(rng: Rng) -> Bad:

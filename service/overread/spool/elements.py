@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from overread.domain.errors import Refused
+from overread.spool.depth import nests_deeper, room
 from overread.spool.limits import LIMITS, Limits
 
 # ``read_at(offset, count)`` gives ``count`` bytes from ``offset``, fewer only at the end of the data set.
@@ -29,6 +30,7 @@ WINDOW_BYTES = 16 << 10
 LANDING_BYTES = 4 << 10
 
 UNDEFINED = 0xFFFFFFFF
+ITEM_HEADER = struct.pack("<HH", 0xFFFE, 0xE000)  # without VR there is only the little endian kind
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 # Below are command elements, from there on items and delimiters: neither is an element of a data set (PS3.5 Section 7).
 COMMAND_END, DELIMITERS = 0x00010000, 0xFFFE0000
@@ -125,6 +127,7 @@ class _Walk:
         self._found = found
         self._limits = limits
         self._left = limits.elements
+        self._deep_bytes = room(1, limits.depth)
         self._items = 0  # in the value of undefined length that was passed last
         # Up to ``_last`` the window holds whole headers, but for what the end of the data set cuts off.
         self._data, self._base, self._last = b"", 0, -1
@@ -150,6 +153,8 @@ class _Walk:
                 raise Refused(f"{name(tag)} is out of place (byte {at})")
             self._left -= 1
             undefined = length == UNDEFINED
+            if not undefined and length >= self._deep_bytes:
+                self._enter((tag, vr, start, length), header, 1)
             end = self._past(tag, vr, start, header) if undefined else start + length
             if end > size or self._left < 0:
                 raise self._wrong_end(tag, start, length)
@@ -166,7 +171,7 @@ class _Walk:
         is unusual is left where it is.
         """
         data, unpack, length_at = self._data, self._explicit_header, self._length
-        wanted, values = self._wanted, self._found.values
+        wanted, values, deep = self._wanted, self._found.values, self._deep_bytes
         index, filled = at - self._base, len(data)
         whole, most = self._size - self._base, self._last - self._base + 1
         while 0 <= index < most:
@@ -176,6 +181,8 @@ class _Walk:
                 if vr not in LONG_FORM or index + 12 > filled:
                     break
                 length, start = length_at(data, index + 8)[0], index + 12
+                if length >= deep and vr == b"SQ":
+                    break
             end = start + length
             if end > whole or length == UNDEFINED or not 0 < group < FIRST_DELIMITER or group == PIXEL_GROUP:
                 break
@@ -236,10 +243,35 @@ class _Walk:
                 stack.append((self._inside(inner, vr), self._reader(vr, header)))
                 at = start
             else:
+                if length >= self._deep_bytes // 2:
+                    self._enter((inner, vr, start, length), header, len(stack) // 2 + 1)
                 at = start + length
             if at > self._size or self._left < 0:
                 raise self._wrong_end(inner, start, length)
         return at
+
+    def _enter(self, element: _Header, header: _ReadHeader, level: int) -> None:
+        """See that a sequence that has a length, if it is one, does not nest too deeply."""
+        tag, vr, start, length = element
+        most = self._limits.depth
+        if not self._is_sequence(vr, start, length) or start + length > self._size or length < room(level, most):
+            return
+
+        def counted(at: int) -> _Header:
+            self._left -= 1
+            if self._left < 0:
+                raise self._wrong_end(tag, start, length)
+            return header(at)
+
+        try:
+            deeper = nests_deeper(counted, self._is_sequence, (start, start + length), level, most)
+        except Refused:  # broken inside, where nobody has to look
+            deeper = False
+        if deeper:
+            raise Refused(f"{name(tag)} nests more than {most} deep")
+
+    def _is_sequence(self, vr: bytes, start: int, length: int) -> bool:
+        return vr == b"SQ" or (not vr and length >= 8 and self.between(start, start + 4) == ITEM_HEADER)
 
     def _inside(self, tag: int, vr: bytes) -> _Inside:
         if tag == PIXEL_DATA or vr in OTHER:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 class Limits:
     """Bytes and counts of one data set.
 
-    ``depth`` is how deeply sequences of undefined length nest: those with a length are stepped over and never entered.
-    ``frame_bytes`` is what a header may announce for one frame. ``inflated_ratio`` is how many bytes one deflated byte
-    may become, once that is more than ``inflate.ANY_RATIO_BYTES``.
+    ``depth`` is how deeply sequences nest, ``frame_bytes`` what a header may announce for one frame, ``inflated_ratio``
+    how many bytes one deflated byte may become, once they are more than ``inflate.ANY_RATIO_BYTES``.
     """
 
     instance_bytes: int = 8 << 30

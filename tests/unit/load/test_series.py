@@ -151,7 +151,7 @@ def test_a_compressed_slice_that_cannot_be_decoded_is_unfit(spool: Spool, brough
     def change(k: int, dataset: pydicom.Dataset) -> None:
         dataset.compress(RLELossless)
         if k == 5:
-            dataset.PixelData = pydicom.encaps.encapsulate([b"\x01" * 80])
+            dataset.PixelData = pydicom.encaps.encapsulate([b"\1\0\0\0\x40\0\0\0" + bytes(56) + b"\1" * 16])
 
     with pytest.raises(Unfit, match="a slice cannot be decoded"):
         load(spool, brought(change))

@@ -206,6 +206,32 @@ def test_depth_costs_no_more_than_length(encoding: Encoding) -> None:
     assert time.monotonic() - started < 10
 
 
+def measured(encoding: Encoding, levels: int, inside: bytes = b"") -> bytes:
+    """Sequences with a length, one in the other; ``inside`` is in each item besides."""
+    content = b""
+    for _ in range(levels):
+        content = element(encoding, SEQUENCE, "SQ", element(encoding, ITEM, "", inside + content))
+    return content
+
+
+@pytest.mark.parametrize("encoding", [EXPLICIT, IMPLICIT], ids=lambda e: e.name)
+@pytest.mark.parametrize("bare", [True, False])
+def test_depth_counts_where_sequences_have_a_length_too(encoding: Encoding, bare: bool) -> None:
+    filler = b"" if bare else element(encoding, CLASS, "UI", b"9.9\0")
+    for levels in (1, 64):
+        assert read(measured(encoding, levels, filler), encoding)
+    for levels in (65, 2000):
+        with pytest.raises(Refused, match="nests more than 64 deep"):
+            read(measured(encoding, levels, filler), encoding)
+        mixed = sequence(encoding, item(encoding, measured(encoding, levels, filler)))
+        with pytest.raises(Refused, match="nests more than 64 deep"):
+            read(mixed, encoding)
+    wide = element(encoding, ITEM, "", element(encoding, NUMBER, "IS", b"12") * 100) * 1000
+    assert read(element(encoding, SEQUENCE, "SQ", wide), encoding)
+    for broken in (bytes(5000), element(encoding, ITEM, "", b"x" * 3000, 1 << 30)):
+        assert read(element(encoding, SEQUENCE, "SQ", broken), encoding)
+
+
 class Sparse:
     """Zeros, but for what lies at some places; remembers what was asked for."""
 
