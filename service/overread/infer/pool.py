@@ -20,10 +20,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Seat:
-    """One model's place: its lock lets one reading in at a time."""
+    """One model's place: its lock lets one reading in at a time; ``noted`` when its notes were logged."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     worker: WorkerProcess | None = None
+    noted: bool = False
 
 
 class WorkerPool:
@@ -55,10 +56,14 @@ class WorkerPool:
         with seat.lock:
             worker = self._ready(seat, card)
             try:
-                return worker.read(volumes, progress)
+                reading = worker.read(volumes, progress)
             except Stumbled as error:
                 self._discard(seat, card, error.kind if isinstance(error, WorkerLost) else "crash")
                 raise
+            if reading.notes and not seat.noted:
+                seat.noted = True
+                _log.info("model %s was adapted: %s", card.name, "; ".join(reading.notes))
+            return reading
 
     def pids(self) -> dict[str, int]:
         """Process ids of the warm models."""
