@@ -26,7 +26,7 @@ from overread.domain.card import Card, read_card
 from overread.domain.errors import CardError, OverreadError
 from overread.infer.worker import WorkerProcess
 from overread.measure.findings import find
-from overread.trial import summary, tiny_volume
+from overread.trial import read_tiny, summary
 
 SEED = 11
 
@@ -69,8 +69,7 @@ def try_bundle(source: Path, limit_s: float = 900.0) -> Row:
             with _worker(card) as (worker, load_s):
                 worker.card = _patient(card, limit_s)
                 began = time.monotonic()
-                volume = tiny_volume()
-                reading = worker.read([volume] * max(1, len(card.inputs)), lambda _: None)
+                volume, reading = read_tiny(worker, card)
                 read_s = time.monotonic() - began
             notes = "".join(f"; {note}" for note in reading.notes)
             said = summary(find(reading, volume, card))

@@ -46,8 +46,8 @@ def task_of(bundle: Described) -> str:
 
 
 def _require_images(bundle: Described) -> None:
-    if not bundle.inputs:
-        return
+    if "LoadImage" not in str(bundle.config):
+        raise CardError("nothing in its inference config loads an image (LoadImage), so there is nothing to give to it")
     kinds = {name: str(given.get("type", "image")).lower() for name, given in bundle.inputs.items() if _is(given)}
     if kinds and not any(kind in ("image", "magnitude", "png", "hounsfield", "") for kind in kinds.values()):
         raise CardError(f"it reads no image but {', '.join(kinds)} ({', '.join(kinds.values())})")
@@ -67,14 +67,19 @@ def _is(given: object) -> bool:
     return isinstance(given, dict)
 
 
+def _targets(config: object) -> set[str]:
+    """The last part of each component's name."""
+    return {str(node.get("_target_", "")).rsplit(".", 1)[-1] for node in nodes(config)}
+
+
 def _flat_head(bundle: Described) -> bool:
     """Whether nothing in the postprocessing brings a prediction back to the image's grid."""
-    targets = {str(n.get("_target_", "")).rsplit(".", 1)[-1] for n in nodes(bundle.config.get("postprocessing", {}))}
+    targets = _targets(bundle.config.get("postprocessing", {}))
     return not targets & {"Invertd", "SaveImaged"}
 
 
 def _by_config(bundle: Described) -> str:
-    targets = {str(n.get("_target_", "")).rsplit(".", 1)[-1] for n in nodes(bundle.config)}
+    targets = _targets(bundle.config)
     if any("Detector" in t or "RetinaNet" in t for t in targets):
         return "detection"
     if targets & {"SaveClassificationd", "ClassificationSaver"}:

@@ -210,6 +210,8 @@ def _card(values: dict[str, Any], folder: Path) -> Card:
         raise ValueError(f"the key {ours.pop()} is overread's to fill in; take it out")
     if {"stages", "external"} & set(values):
         values = {"weights": "", "weights_sha256": "", **values}
+    if values.get("task") == "image":
+        values = {"labels": [], **values}
     card: Card = _build(Card, {**values, "folder": folder}, "")
     numbers = [label.value for label in card.labels]
     if len(set(numbers)) != len(numbers) or not all(0 < n < 65536 for n in numbers):

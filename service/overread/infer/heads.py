@@ -168,6 +168,8 @@ def _image(outcome: Outcome, card: Card, source: Grid) -> Reading:
 def _tensor(outcome: Outcome, what: str) -> torch.Tensor:
     """The prediction as (channels, x, y, z) float32 on the CPU, without its metadata."""
     found = outcome.prediction
+    if found is None:
+        raise CardError("the bundle gives nothing under the key 'pred'")
     if not isinstance(found, torch.Tensor | np.ndarray):
         raise CardError(f"the bundle's output is {_kind(found)}, no {what.partition(' ')[2]} on a grid")
     tensor = torch.as_tensor(found).detach()
@@ -216,8 +218,6 @@ def _back(volume: torch.Tensor) -> NDArray[Any]:
 
 
 def _kind(value: Any) -> str:
-    if value is None:
-        return "nothing under the key 'pred'"
     return "a table" if isinstance(value, dict) else f"a {type(value).__name__}"
 
 

@@ -20,10 +20,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class _Seat:
-    """One model's place: its lock lets one reading in at a time."""
+    """One model's place: its lock lets one reading in at a time; ``noted`` when its notes were logged."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     worker: WorkerProcess | None = None
+    noted: bool = False
 
 
 class WorkerPool:
@@ -59,9 +60,10 @@ class WorkerPool:
             except Stumbled as error:
                 self._discard(seat, card, error.kind if isinstance(error, WorkerLost) else "crash")
                 raise
-        for note in reading.notes:
-            _log.info("model %s: %s", card.name, note)
-        return reading
+            if reading.notes and not seat.noted:
+                seat.noted = True
+                _log.info("model %s was adapted: %s", card.name, "; ".join(reading.notes))
+            return reading
 
     def pids(self) -> dict[str, int]:
         """Process ids of the warm models."""

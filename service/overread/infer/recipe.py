@@ -150,7 +150,8 @@ def _reason(error: BaseException) -> str:
         return text
     extra = EXTRAS.get(lacking)
     remedy = f"pip install 'overread[{extra}]'" if extra else f"pip install {lacking}"
-    return f"it needs the package {lacking}: {remedy} ({text})"
+    misfit = "; the one that is installed was built for another torch" if "::" in text else ""
+    return f"it needs the package {lacking}: {remedy}{misfit}"
 
 
 def _lacking(error: BaseException) -> str | None:
