@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from overread.domain.card import Card, Label
 from overread.domain.events import Event
 from overread.domain.findings import Findings, Measurement
+from overread.domain.provenance import Provenance, Style
 from overread.domain.reading import Reading
 from overread.domain.result import Result
+from overread.domain.variant import FLOOR
 from overread.domain.volume import Volume
 
 Herald = Callable[[Event], None]
@@ -44,7 +46,9 @@ class Read:
     """Everything an encoder may need about one finished reading.
 
     ``key`` names input, model and settings: equal keys give equal UIDs. ``made_at`` is the time stamp for the objects,
-    ISO 8601 in UTC, fixed when the input became complete, so that a repeated job makes the same bytes.
+    ISO 8601 in UTC, fixed when the input became complete, so that a repeated job makes the same bytes. ``variants`` are
+    the ways (``domain.variant``) in which segmentations are wanted, each once. ``superseded`` are the results of the
+    model's earlier readings of the study, which this one replaces, the latest first.
     """
 
     key: str
@@ -52,6 +56,10 @@ class Read:
     card: Card
     volume: Volume
     findings: Findings
+    variants: tuple[str, ...] = (FLOOR,)
+    style: Style = field(default_factory=Style)
+    provenance: Provenance = field(default_factory=Provenance)
+    superseded: tuple[Result, ...] = ()
 
 
 class Encoder(Protocol):

@@ -13,7 +13,8 @@ class Result:
 
     Results of one job that share an ``alternative`` that is not empty (``seg/1``) say the same in different ways, and
     a destination gets one of them. ``variant`` names the way (``binary``, ``labelmap``), in each alternative the same;
-    what refers to one of them, such as a report, is made in as many variants.
+    what refers to one of them, such as a report, is made in as many variants. ``provenance`` is that of
+    ``domain.provenance``, as text.
     """
 
     kind: str
@@ -26,6 +27,7 @@ class Result:
     digest: str
     alternative: str = ""
     variant: str = ""
+    provenance: str = ""
 
 
 def choose(results: Sequence[Result], order: Sequence[str], takes: Callable[[Result], bool]) -> list[Result]:

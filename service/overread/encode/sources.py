@@ -10,13 +10,19 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom import dcmread
+from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import format_number_as_ds
 
-from overread.domain.errors import Misplaced, Stumbled
+from overread.domain.errors import Misplaced, Stumbled, Unfit
+from overread.domain.study import Instance
 from overread.domain.volume import Volume
 
 UTF_8 = "ISO_IR 192"
@@ -39,6 +45,8 @@ IDENTITY = (
     *("ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription", "LongitudinalTemporalInformationModified"),
     *("LongitudinalTemporalOffsetFromEvent", "LongitudinalTemporalEventType"),
 )
+# How the order calls it: what AI results are asked for by (IHE AIR, RAD-137), where the source has it.
+REQUEST = ("RequestAttributesSequence", "BodyPartExamined")
 _COPIED = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
     *("Rows", "Columns", "ImagePositionPatient", "PixelSpacing", "PositionReferenceIndicator"),
@@ -49,29 +57,56 @@ _PLACE = ("ImageOrientationPatient", "SliceThickness")
 _ONE_OF = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
 
 
+def _tags(*keywords: str) -> list[BaseTag]:
+    return [Tag(tag) for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None]
+
+
+_FIRST_TAGS = _tags(*IDENTITY, *REQUEST, *_COPIED, *_PLACE)
+_OTHER_TAGS = _tags(*_COPIED, *_PLACE, "PatientID")
+
+
 @dataclass(frozen=True)
 class Sources:
-    """``headers`` as the files have them and ``standins`` for building, both in the order of the volume's slices;
-    ``identity`` holds the patient and study attributes that a result must carry."""
+    """``headers`` as the files have them, in the order of the volume's slices; ``identity`` holds the patient and study
+    attributes that a result must carry."""
 
+    volume: Volume
     headers: tuple[Dataset, ...]
-    standins: tuple[Dataset, ...]
     identity: Dataset
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The source slices."""
+        return self.volume.stack.instances
+
+    @cached_property
+    def positions(self) -> NDArray[np.float64]:
+        """ImagePositionPatient of each slice: (slices, 3) float64, mm, LPS."""
+        return np.array([[float(v) for v in header.ImagePositionPatient] for header in self.headers], np.float64)
+
+    @cached_property
+    def standins(self) -> tuple[Dataset, ...]:
+        """All slices as a builder wants them."""
+        return tuple(self.standin(k) for k in range(len(self.headers)))
+
+    def standin(self, k: int) -> Dataset:
+        """Slice ``k`` as a builder wants it."""
+        with unperturbed():
+            return _standin(self.headers[k], self.headers[0], self.volume)
 
 
 def read_sources(volume: Volume) -> Sources:
     """Read the headers of the source files, without pixels.
 
-    Raises Stumbled when a file cannot be read any more; Misplaced when the files are not the volume's slices or not of
-    one patient, study, series and frame of reference.
+    Raises Stumbled when a file cannot be read any more; Misplaced when the files are not the volume's slices; Unfit
+    when these are not of one patient, study, series and frame of reference.
     """
     with unperturbed():
-        headers = tuple(_header(path) for path in volume.paths)
+        headers = tuple(_header(path, _OTHER_TAGS if k else _FIRST_TAGS) for k, path in enumerate(volume.paths))
         _require_same_slices(volume, headers)
         _require_one_of_each(headers)
         identity = _identity(headers[0])
-        standins = tuple(_standin(header, headers[0], volume) for header in headers)
-    return Sources(headers, standins, identity)
+    return Sources(volume, headers, identity)
 
 
 @contextmanager
@@ -82,10 +117,9 @@ def unperturbed() -> Iterator[None]:
         yield
 
 
-def _header(path: str) -> Dataset:
-    keywords: list[int | str | tuple[int, int]] = [*IDENTITY, *_COPIED, *_PLACE]
+def _header(path: str, tags: list[BaseTag]) -> Dataset:
     try:
-        return dcmread(path, stop_before_pixels=True, specific_tags=keywords)
+        return dcmread(path, stop_before_pixels=True, specific_tags=list(tags))
     except (OSError, InvalidDicomError) as error:
         raise Stumbled(f"a source slice cannot be read again ({type(error).__name__})") from None
 
@@ -104,7 +138,7 @@ def _require_one_of_each(headers: tuple[Dataset, ...]) -> None:
     for keyword in _ONE_OF:
         values = {str(header.get(keyword, "")) for header in headers}
         if len(values) > 1:
-            raise Misplaced(f"{keyword} differs between the source slices ({len(values)} values)")
+            raise Unfit(f"{keyword} differs between the source slices ({len(values)} values)")
 
 
 def _identity(header: Dataset) -> Dataset:

@@ -206,6 +206,7 @@ def as_result(row: ResultRow) -> Result:
         row.digest,
         row.alternative,
         row.variant,
+        row.provenance,
     )
 
 

@@ -133,7 +133,7 @@ class EventRow(SQLModel, table=True):
 
 
 class ResultRow(SQLModel, table=True):
-    """One DICOM object made by a job; ``alternative`` and ``variant`` as in ``domain.result``."""
+    """One DICOM object made by a job; ``alternative``, ``variant`` and ``provenance`` as in ``domain.result``."""
 
     __tablename__ = "result"
 
@@ -148,6 +148,7 @@ class ResultRow(SQLModel, table=True):
     digest: str
     alternative: str = ""
     variant: str = ""
+    provenance: str = ""
     made_at: float
 
 
