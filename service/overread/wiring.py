@@ -15,10 +15,13 @@ from overread import __version__
 from overread.domain.card import Card, read_card
 from overread.domain.errors import ConfigError, Unreachable
 from overread.domain.peer import Peer
-from overread.ports import Destination, Herald
+from overread.domain.variant import FLOOR
+from overread.ports import Destination, Encoder, Herald
 from overread.settings import Deliver, Settings
 
 if TYPE_CHECKING:
+    from overread.infer.pool import WorkerPool
+    from overread.journey import Encoding
     from overread.ledger import Ledger
     from overread.observe.metrics import Metrics
     from overread.receive.admission import Admission
@@ -94,7 +97,33 @@ def destination(settings: Settings, to: Deliver) -> Destination:
 
 def result_kinds(settings: Settings) -> dict[str, tuple[str, ...]]:
     """Which kinds of result each destination takes."""
-    return {d.name: d.results for d in settings.deliver}
+    return {d.name: d.kinds for d in settings.deliver}
+
+
+def encoding(settings: Settings) -> Encoding:
+    """What is made of findings: the kinds and variants that any destination takes, each once."""
+    from overread.encode import encoders
+    from overread.journey import Encoding
+
+    kinds = sorted({k for d in settings.deliver for k in d.kinds}) or ["seg", "sr"]
+    variants = tuple(dict.fromkeys(v for d in settings.deliver for v in d.variants)) or (FLOOR,)
+    return Encoding(encoders(kinds), variants, settings.encode)
+
+
+def pool(settings: Settings, herald: Herald) -> WorkerPool:
+    """The processes in which models run."""
+    from overread.infer.pool import WorkerPool
+
+    s = settings.schedule
+    threads = s.cpu_threads or max(1, (os.cpu_count() or 1) // s.slots)
+    return WorkerPool(herald, device=s.device, threads=threads, keep_warm=s.keep_warm)
+
+
+def encoders_of(kinds: Sequence[str]) -> tuple[Encoder, ...]:
+    """The encoders of some kinds."""
+    from overread.encode import encoders
+
+    return encoders(kinds)
 
 
 def watching(settings: Settings, models: Sequence[Card]) -> tuple[Metrics, Herald]:

@@ -8,13 +8,25 @@ from pathlib import Path
 from typing import cast
 
 from overread.domain.errors import ConfigError
-from overread.settings import deliver, receive, service
+from overread.settings import deliver, encode, receive, service
 from overread.settings.deliver import Deliver
+from overread.settings.encode import Encode
 from overread.settings.reading import build
 from overread.settings.receive import Caller, Receive
 from overread.settings.service import Assemble, Observe, Retain, Schedule
 
-__all__ = ["Assemble", "Caller", "Deliver", "Observe", "Receive", "Retain", "Schedule", "Settings", "read_settings"]
+__all__ = [
+    "Assemble",
+    "Caller",
+    "Deliver",
+    "Encode",
+    "Observe",
+    "Receive",
+    "Retain",
+    "Schedule",
+    "Settings",
+    "read_settings",
+]
 
 
 @dataclass(frozen=True)
@@ -27,6 +39,7 @@ class Settings:
     receive: Receive = field(default_factory=Receive)
     assemble: Assemble = field(default_factory=Assemble)
     schedule: Schedule = field(default_factory=Schedule)
+    encode: Encode = field(default_factory=Encode)
     deliver: tuple[Deliver, ...] = ()
     observe: Observe = field(default_factory=Observe)
     retain: Retain = field(default_factory=Retain)
@@ -62,6 +75,7 @@ def read_settings(path: Path | None) -> Settings:
 def _check(settings: Settings, source: str) -> None:
     receive.check(settings.receive, source)
     service.check(settings.assemble, settings.schedule, settings.observe, settings.retain, source)
+    encode.check(settings.encode, source)
     deliver.check(settings.deliver, source)
 
 
