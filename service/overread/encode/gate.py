@@ -63,7 +63,7 @@ def pass_object(path: Path, read: Read, sources: Sources, check: Check) -> None:
     except Misplaced as error:
         raise Misplaced(str(error), path) from None
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, InvalidDicomError) as error:
-        raise Misplaced(f"{path.name} does not read back: {type(error).__name__} in its structure", path) from None
+        raise Misplaced(f"{path.name} does not read back: {type(error).__name__} in its structure", path) from error
 
 
 def _same_identity(result: Dataset, sources: Sources) -> None:

@@ -60,6 +60,9 @@ def _excerpt(path: Path, target: Path) -> None:
     with reread(path) as found:
         planes = list(islice(found.frames, MOST_FRAMES))
         header = readable(found.head)
+        for keyword in (*IDENTITY, *REQUEST):
+            if keyword in header and header[keyword].VR == "SQ":
+                del header[keyword]  # what the source nests would be told of without saying where it stands
         native = ExplicitVRLittleEndian
         meta = FileMetaDataset()
         meta.update(found.meta)

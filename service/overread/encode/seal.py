@@ -15,7 +15,7 @@ from pydicom.sr.codedict import codes
 from overread.domain.result import Result
 from overread.domain.variant import FLOOR
 from overread.encode import identity
-from overread.encode.sources import REQUEST, UTF_8, Sources, unperturbed
+from overread.encode.sources import UTF_8, Sources, unperturbed
 from overread.ports import Read
 
 
@@ -112,9 +112,9 @@ def _fill_query_keys(dataset: Dataset, sources: Sources) -> None:
     for keyword, value in stamped.items():
         if keyword not in dataset and is_attribute_in_iod(keyword, sop_class):
             setattr(dataset, keyword, value)
-    for keyword in REQUEST:
-        if keyword in sources.headers[0] and is_attribute_in_iod(keyword, sop_class):
-            dataset.add(sources.headers[0][keyword])
+    for element in sources.request:
+        if is_attribute_in_iod(element.keyword, sop_class):
+            dataset.add(element)
 
 
 def _made_at(read: Read, sources: Sources) -> datetime:

@@ -6,8 +6,9 @@ files by them; only their text is written in UTF-8. What builds the objects sees
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,11 +16,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.tag import BaseTag, Tag
-from pydicom.valuerep import format_number_as_ds
+from pydicom.valuerep import PersonName, format_number_as_ds
 
 from overread.domain.errors import Misplaced, Stumbled, Unfit
 from overread.domain.study import Instance
@@ -61,6 +63,9 @@ def _tags(*keywords: str) -> list[BaseTag]:
     return [Tag(tag) for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None]
 
 
+_TEXT = frozenset("AE AS CS DA DT LO LT SH ST TM UC UT".split())
+_ESCAPE = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
+
 _FIRST_TAGS = _tags(*IDENTITY, *REQUEST, *_COPIED, *_PLACE)
 _OTHER_TAGS = _tags(*_COPIED, *_PLACE, "PatientID")
 
@@ -68,11 +73,12 @@ _OTHER_TAGS = _tags(*_COPIED, *_PLACE, "PatientID")
 @dataclass(frozen=True)
 class Sources:
     """``headers`` as the files have them, in the order of the volume's slices; ``identity`` holds the patient and study
-    attributes that a result must carry."""
+    attributes that a result must carry, ``request`` what it is asked for by."""
 
     volume: Volume
     headers: tuple[Dataset, ...]
     identity: Dataset
+    request: Dataset
 
     @property
     def instances(self) -> tuple[Instance, ...]:
@@ -106,7 +112,8 @@ def read_sources(volume: Volume) -> Sources:
         _require_same_slices(volume, headers)
         _require_one_of_each(headers)
         identity = _identity(headers[0])
-    return Sources(volume, headers, identity)
+        request = _carried(headers[0], REQUEST)
+    return Sources(volume, headers, identity, request)
 
 
 @contextmanager
@@ -143,13 +150,33 @@ def _require_one_of_each(headers: tuple[Dataset, ...]) -> None:
 
 def _identity(header: Dataset) -> Dataset:
     header.decode()  # text of any character set, in nested items too, becomes Unicode here
-    identity = Dataset()
-    for keyword in IDENTITY:
-        if keyword in header:
-            identity.add(header[keyword])
-        elif keyword in REQUIRED:
+    identity = _carried(header, IDENTITY)
+    for keyword in REQUIRED:
+        if keyword not in identity:
             setattr(identity, keyword, "")
     return identity
+
+
+def _carried(header: Dataset, keywords: Iterable[str]) -> Dataset:
+    found = Dataset()
+    for keyword in keywords:
+        if keyword in header:
+            found.add(header[keyword])
+    found.walk(_plain)
+    return found
+
+
+def _plain(_: Dataset, element: DataElement) -> None:
+    """Sequences get defined lengths, like all that results hold, and text the VR that the dictionary says. GB 2312's
+    escape sequences (ISO 2022 IR 58) survive the library's decoder; UTF-8 knows none (PS3.5 6.1.2.5)."""
+    if element.VR in _TEXT and element.keyword and (known := dictionary_VR(element.tag)) in _TEXT:
+        element.VR = known
+    if element.VR == "SQ":
+        element.is_undefined_length = False
+        for item in element.value:
+            item.is_undefined_length_sequence_item = False
+    elif isinstance(element.value, str | PersonName) and "\x1b" in str(element.value):
+        element.value = _ESCAPE.sub("", str(element.value))
 
 
 def _standin(header: Dataset, first: Dataset, volume: Volume) -> Dataset:
