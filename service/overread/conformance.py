@@ -24,6 +24,8 @@ from overread.receive.waiting import LONGEST_REQUEST_BYTES
 from overread.settings import Receive
 from overread.spool.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
+SEGMENTATION, LABEL_MAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+DEFLATED, RLE, JPEG2000 = "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.90"
 STATUSES = {
     SUCCESS: "the data set and its directory entry have been synced to disk; it would survive a power cut",
     OUT_OF_RESOURCES: "the spool's disk is nearly full or does not take it, or the peer has had its bytes for today",
@@ -199,8 +201,12 @@ and 0xCxxx are not; warnings 0xBxxx count as stored; 0x0111 is settled by asking
 | SOP Class | UID | transfer syntaxes proposed |
 |---|---|---|""".splitlines()
     offered = ", ".join(UID(s).name for s in NATIVE_TRANSFER_SYNTAXES)
-    made = (e.sop_class_uid for e in encoders(ENCODERS))
-    yield from (f"| {UID(uid).name} | `{uid}` | {offered} |" for uid in made)
+    for uid in (e.sop_class_uid for e in encoders(ENCODERS)):
+        first = f"{UID(DEFLATED).name}, " if uid == SEGMENTATION else ""
+        yield f"| {UID(uid).name} | `{uid}` | {first}{offered}{f', {UID(JPEG2000).name}' if first else ''} |"
+        if uid == SEGMENTATION:
+            frames = ", ".join(UID(s).name for s in (RLE, JPEG2000))
+            yield f"| Label Map Segmentation Storage | `{LABEL_MAP}` | {first}{offered}, {frames} |"
     yield f"| {UID(FIND_SOP_CLASS).name} | `{FIND_SOP_CLASS}` | Implicit VR Little Endian |"
     yield ""
 
@@ -208,13 +214,22 @@ and 0xCxxx are not; warnings 0xBxxx count as stored; 0x0111 is settled by asking
 def _results() -> Iterator[str]:
     yield from """## 5 Objects made
 
-- **Segmentation** (PS3.3 A.51): BINARY, every source instance referenced, segments coded, tracking ID and UID,
-  algorithm identified; patient, study and frame of reference of the source.
+- **Segmentation** (PS3.3 A.51, A.90): BINARY; LABELMAP and FRACTIONAL (PROBABILITY) for destinations that are
+  configured so and accept them. Overlapping segments in one instance for each group that does not overlap. Every
+  source instance referenced; category, type, modifiers, region and laterality coded; recommended CIELab colour,
+  tracking ID and UID, algorithm identified; patient, study and frame of reference of the source. Kept as Deflated
+  Explicit VR Little Endian and sent as Explicit VR Little Endian where that is refused; frames in RLE or JPEG 2000
+  lossless where configured.
+- **Key Object Selection** (PS3.3 A.35.4): TID 2010, (113001, DCM, "Rejected for Quality Reasons"), an IOCM rejection
+  note for results that a later reading of the study replaces, where configured. The later report names its
+  predecessor (Predecessor Documents Sequence).
 - **Comprehensive 3D SR** (PS3.3 A.35.13): TID 1500 Measurement Report; a TID 1410 group for each segment with
   its outline on one slice (SCOORD), its segment, tracking identifiers and numbers.
-- Both: Specific Character Set ISO_IR 192; Contributing Equipment (109102, DCM, "Processing Equipment") with a
-  Device UID that changes with the weights. UIDs are `2.25.` and derived from input, model and settings: the
-  same reading has the same UIDs.
+- All: Specific Character Set ISO_IR 192; Contributing Equipment (109102, DCM, "Processing Equipment") with a
+  Device UID that changes with the weights, and with the SHA-256 of weights, card, input and settings. Series Date
+  and Time, Performed Procedure Step Start Date and Time, Request Attributes and Body Part Examined (as the source
+  has them) are there to be asked for (IHE AIR, RAD-137). UIDs are `2.25.` and derived from input, model and
+  settings: the same reading has the same UIDs.
 """.splitlines()
 
 

@@ -286,8 +286,6 @@ def _watch(settings: Settings) -> Callable[[], None]:
 
 
 def _work(settings: Settings) -> Callable[[], None]:
-    from overread.encode import encoders
-    from overread.infer.pool import WorkerPool
     from overread.journey import Journey
     from overread.observe.health import Health
     from overread.schedule.shift import Shift
@@ -296,12 +294,9 @@ def _work(settings: Settings) -> Callable[[], None]:
     models = wiring.cards(settings)
     store, books = wiring.spool(settings), wiring.ledger(settings)
     metrics, herald = wiring.watching(settings, models)
-    threads = s.cpu_threads or max(1, (os.cpu_count() or 1) // s.slots)
-    pool = WorkerPool(herald, device=s.device, threads=threads, keep_warm=s.keep_warm)
+    pool = wiring.pool(settings, herald)
     kinds = wiring.result_kinds(settings)
-    asked = {k for takes in kinds.values() for k in takes}
-    wanted = sorted(asked - {"unfit"}) or ["seg", "sr"]
-    journey = Journey(books, store, pool, encoders(wanted), herald, tells_unfit="unfit" in asked)
+    journey = Journey(books, store, pool, wiring.encoding(settings), herald, tells_unfit=wiring.tells_unfit(settings))
     shift = Shift(
         books,
         {c.name: c for c in models},

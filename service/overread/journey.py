@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overread.domain.card import Card
-from overread.domain.errors import Stumbled, Unfit
+from overread.domain.errors import Misplaced, Stumbled, Unfit
 from overread.domain.events import StageTimed, Trouble
 from overread.domain.findings import Findings
 from overread.domain.job import Job
+from overread.domain.provenance import Provenance, Style
 from overread.domain.result import Result
+from overread.domain.study import Instance
+from overread.domain.variant import FLOOR
 from overread.domain.volume import Volume
 from overread.ledger import Ledger, arrivals
+from overread.ledger.replaced import superseded
 from overread.load.align import align
 from overread.load.quality import require_fit
 from overread.load.series import load
@@ -33,6 +37,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Encoding:
+    """What is made of findings: by which encoders, in which variants, in which style."""
+
+    encoders: tuple[Encoder, ...]
+    variants: tuple[str, ...] = (FLOOR,)
+    style: Style = field(default_factory=Style)
+
+    @property
+    def withdraws(self) -> bool:
+        """Whether results that are replaced are taken back, for good."""
+        return any(encoder.kind == "rejection" for encoder in self.encoders)
+
+    def encode(self, read: Read, folder: Path) -> list[Result]:
+        """Write everything there is to say into ``folder``; raises Unfit or Misplaced."""
+        made: list[Result] = []
+        for encoder in self.encoders:
+            made.extend(encoder.encode(read, folder, made))
+        return made
+
+
+@dataclass(frozen=True)
 class Journey:
     """Everything a job meets on its way. Calling it is one attempt.
 
@@ -42,7 +67,7 @@ class Journey:
     ledger: Ledger
     spool: Spool
     engine: Engine
-    encoders: tuple[Encoder, ...]
+    encoding: Encoding
     herald: Herald
     tells_unfit: bool = False
 
@@ -60,20 +85,31 @@ class Journey:
 
     def _read(self, job: Job, card: Card, progress: Progress) -> Sequence[Result]:
         with self._timed(card, "load"):
-            volumes = self._load(job, card)
-            volume = volumes[0]
+            volumes = self.load(job, card)
+        findings = self.read(card, volumes, progress)
+        with self._timed(card, "encode"):
+            reading = self.describe(job, card, volumes[0], findings)
+            return self._written(job, lambda folder: self.encoding.encode(reading, folder))
+
+    def read(self, card: Card, volumes: Sequence[Volume], progress: Progress) -> Findings:
+        """What the model of ``card`` finds in ``volumes``, on the grid of the first."""
         with self._timed(card, "infer"):
             reading = self.engine.read(card, volumes, progress)
         with self._timed(card, "measure"):
-            findings = find(reading, volume, card)
-        with self._timed(card, "encode"):
-            return self._encode(job, card, volume, findings)
+            return find(reading, volumes[0], card)
 
-    def _load(self, job: Job, card: Card) -> tuple[Volume, ...]:
+    def instances(self, job: Job) -> list[Instance]:
+        """The images of the series that ``job`` is about, as far as they are still there."""
+        return arrivals.series_instances(self.ledger, job.study_uid, job.series_uid)
+
+    def load(self, job: Job, card: Card) -> tuple[Volume, ...]:
+        """What ``job`` is about: a volume for each input of the card, all on the grid of the first.
+
+        Raises Stumbled when the spool holds something else by now, Unfit when the model must not read it.
+        """
         if len(card.inputs) > 1:
             return self._load_all(job, card)
-        instances = arrivals.series_instances(self.ledger, job.study_uid, job.series_uid)
-        volume = load(self.spool, instances, card.accepts, digest=job.input_digest)
+        volume = load(self.spool, self.instances(job), card.accepts, digest=job.input_digest)
         require_fit(volume, card)
         return (volume,)
 
@@ -91,44 +127,69 @@ class Journey:
         require_fit(volumes[0], card)
         return align(volumes, [row.name for row in card.inputs])
 
-    def _notice(self, job: Job, card: Card, reason: str) -> list[Result]:
-        from overread.encode.unfit import encode_unfit
+    def notice(self, job: Job, card: Card, reason: str, folder: Path) -> Result:
+        """Write into ``folder`` that ``job`` could not be read, and why."""
+        from overread.encode.unfit import NOTHING, encode_unfit, unread
 
-        instances = arrivals.series_instances(self.ledger, job.study_uid, job.series_uid)
+        instances = self.instances(job)
+        unplaced = unread(instances, self.spool.absolute(instances[0].path))
+        return encode_unfit(self.describe(job, card, unplaced, NOTHING), reason, folder)
+
+    def _notice(self, job: Job, card: Card, reason: str) -> list[Result]:
         try:
-            with tempfile.TemporaryDirectory(prefix="overread-") as folder:
-                first, to = self.spool.absolute(instances[0].path), Path(folder)
-                key, made_at = _key(job, card), _stamp(job)
-                result = encode_unfit(card, instances, first, reason, to, key=key, made_at=made_at)
-                return [self._keep(job, result, to)]
+            return self._written(job, lambda folder: [self.notice(job, card, reason, folder)])
         except Exception as error:
             # The edge to headers that are as odd as the series that could not be read: the reason must not be lost.
             self.herald(Trouble("encode", type(error).__name__))
             return []
 
-    def _encode(self, job: Job, card: Card, volume: Volume, findings: Findings) -> list[Result]:
-        read = Read(_key(job, card), _stamp(job), card, volume, findings)
-        made: list[Result] = []
+    def _written(self, job: Job, write: Callable[[Path], list[Result]]) -> list[Result]:
+        """What ``write`` makes in the folder that it is given, kept in the spool."""
         with tempfile.TemporaryDirectory(prefix="overread-") as folder:
-            for encoder in self.encoders:
-                result = encoder.encode(read, Path(folder), made)
-                if result is not None:
-                    made.append(result)
+            try:
+                made = write(Path(folder))
+            except Misplaced as error:
+                raise self._kept(job, error) from None
             return [self._keep(job, result, Path(folder)) for result in made]
+
+    def describe(self, job: Job, card: Card, volume: Volume, findings: Findings) -> Read:
+        """Everything that encoders need about a job's reading."""
+        style = self.encoding.style
+        origin = Provenance(card.weights_sha256, card.digest, job.input_digest, style.digest())
+        replaced = superseded(self.ledger, job)
+        key = f"{job.input_digest} {card.name} {card.version} {card.digest}"
+        if style != Style():
+            key += f" {origin.settings}"
+        if self.encoding.withdraws and replaced.again:
+            key += f" again {replaced.again}"  # what was taken back for good cannot come back under its UIDs
+        return Read(
+            key,
+            _stamp(job),
+            card,
+            volume,
+            findings,
+            variants=self.encoding.variants,
+            style=style,
+            provenance=origin,
+            superseded=replaced.results,
+        )
 
     def _keep(self, job: Job, result: Result, folder: Path) -> Result:
         stored = self.spool.keep_result(job.id, folder / result.path)
         return replace(result, path=stored.path)
+
+    def _kept(self, job: Job, error: Misplaced) -> Misplaced:
+        """The refusal, its object kept for a person to look at, where nothing is sent from."""
+        if error.file is None or not error.file.exists():
+            return error
+        refused = error.file.rename(error.file.with_suffix(".refused"))
+        return Misplaced(f"{error}; kept as {self.spool.keep_result(job.id, refused).path}")
 
     @contextmanager
     def _timed(self, card: Card, stage: str) -> Iterator[None]:
         started = time.monotonic()
         yield
         self.herald(StageTimed(card.name, stage, time.monotonic() - started))
-
-
-def _key(job: Job, card: Card) -> str:
-    return f"{job.input_digest} {card.name} {card.version} {card.digest}"
 
 
 def _stamp(job: Job) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from overread.domain.card import Card, Label
 from overread.domain.events import Event
 from overread.domain.findings import Findings, Measurement
+from overread.domain.provenance import Provenance, Style
 from overread.domain.reading import Reading
 from overread.domain.result import Result
+from overread.domain.variant import FLOOR
 from overread.domain.volume import Volume
 
 Herald = Callable[[Event], None]
@@ -44,7 +46,9 @@ class Read:
     """Everything an encoder may need about one finished reading.
 
     ``key`` names input, model and settings: equal keys give equal UIDs. ``made_at`` is the time stamp for the objects,
-    ISO 8601 in UTC, fixed when the input became complete, so that a repeated job makes the same bytes.
+    ISO 8601 in UTC, fixed when the input became complete, so that a repeated job makes the same bytes. ``variants`` are
+    the ways (``domain.variant``) in which segmentations are wanted, each once. ``superseded`` are the results of the
+    model's earlier readings of the study, which this one replaces, the latest first.
     """
 
     key: str
@@ -52,19 +56,26 @@ class Read:
     card: Card
     volume: Volume
     findings: Findings
+    variants: tuple[str, ...] = (FLOOR,)
+    style: Style = field(default_factory=Style)
+    provenance: Provenance = field(default_factory=Provenance)
+    superseded: tuple[Result, ...] = ()
 
 
 class Encoder(Protocol):
-    """Turns findings into one DICOM object of ``sop_class_uid``."""
+    """Turns findings into DICOM objects of one kind, such as one segmentation for each layer of the mask.
+
+    ``sop_class_uid`` is that of most of them.
+    """
 
     kind: str
     sop_class_uid: str
 
-    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Result | None:
-        """Write one Part 10 file into ``folder`` and describe it (``path`` relative to ``folder``).
+    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Sequence[Result]:
+        """Write Part 10 files into ``folder`` and describe them (``path`` relative to ``folder``).
 
-        ``earlier`` are the results already made of this reading, which this one may refer to. None when this kind has
-        nothing to say, such as a segmentation without segments. Raises Misplaced when the geometry gate does not pass.
+        ``earlier`` are the results already made of this reading, which these may refer to. Empty when this kind has
+        nothing to say, such as a segmentation without segments. Raises Misplaced when the gate does not pass.
         """
 
 

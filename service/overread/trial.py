@@ -116,8 +116,7 @@ def try_folder(card: Card, folder: Path, out: Path, progress: Progress) -> Trial
     read = Read(f"try {volume.stack.digest()} {card.name} {card.digest}", MADE_AT, card, volume, findings)
     made: list[Result] = []
     for encoder in encoders(ENCODERS):
-        result = encoder.encode(read, out, made)
-        made += [result] if result is not None else []
+        made.extend(encoder.encode(read, out, made))
     picture = out / f"{card.name}.png"
     draw(volume, findings, picture)
     return Trial(chosen, findings, tuple(made), picture, time.monotonic() - began)

@@ -16,10 +16,13 @@ from overread.domain.called import CalledAE
 from overread.domain.card import Card, read_card
 from overread.domain.errors import ConfigError, Unreachable
 from overread.domain.peer import Peer
-from overread.ports import Destination, Herald
+from overread.domain.variant import FLOOR
+from overread.ports import Destination, Encoder, Herald
 from overread.settings import Caller, Deliver, Settings
 
 if TYPE_CHECKING:
+    from overread.infer.pool import WorkerPool
+    from overread.journey import Encoding
     from overread.ledger import Ledger
     from overread.observe.metrics import Metrics
     from overread.receive.admission import Admission
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("overread")
 MB = 1 << 20
+UNFIT = "unfit"  # made of what was not read, so that no encoder makes it
 
 
 def cards(settings: Settings) -> tuple[Card, ...]:
@@ -257,7 +261,38 @@ def destination(settings: Settings, to: Deliver) -> Destination:
 
 def result_kinds(settings: Settings) -> dict[str, tuple[str, ...]]:
     """Which kinds of result each destination takes."""
-    return {d.name: d.results for d in settings.deliver}
+    return {d.name: d.kinds for d in settings.deliver}
+
+
+def encoding(settings: Settings) -> Encoding:
+    """What is made of findings: the kinds and variants that any destination takes, each once."""
+    from overread.encode import encoders
+    from overread.journey import Encoding
+
+    kinds = sorted({k for d in settings.deliver for k in d.kinds} - {UNFIT}) or ["seg", "sr"]
+    variants = tuple(dict.fromkeys(v for d in settings.deliver for v in d.variants)) or (FLOOR,)
+    return Encoding(encoders(kinds), variants, settings.encode)
+
+
+def tells_unfit(settings: Settings) -> bool:
+    """Whether any destination is told why a study could not be analysed."""
+    return any(UNFIT in d.kinds for d in settings.deliver)
+
+
+def pool(settings: Settings, herald: Herald) -> WorkerPool:
+    """The processes in which models run."""
+    from overread.infer.pool import WorkerPool
+
+    s = settings.schedule
+    threads = s.cpu_threads or max(1, (os.cpu_count() or 1) // s.slots)
+    return WorkerPool(herald, device=s.device, threads=threads, keep_warm=s.keep_warm)
+
+
+def encoders_of(kinds: Sequence[str]) -> tuple[Encoder, ...]:
+    """The encoders of some kinds."""
+    from overread.encode import encoders
+
+    return encoders(kinds)
 
 
 def watching(settings: Settings, models: Sequence[Card]) -> tuple[Metrics, Herald]:

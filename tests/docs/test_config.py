@@ -56,7 +56,8 @@ def test_the_keys_in_comments_are_keys(tmp_path: Path) -> None:
     path = tmp_path / "overread.toml"
     path.write_text("\n".join(lines), "utf-8")
     (destination,) = read_settings(path).deliver
-    defaults = {f.name: f.default for f in fields(destination) if f.name in ("port", "proof", "kind", "results")}
+    told = ("port", "proof", "kind", "viewer", "results", "segmentation", "withdraw")
+    defaults = {f.name: f.default for f in fields(destination) if f.name in told}
     assert {name: getattr(destination, name) for name in defaults} == defaults
 
 

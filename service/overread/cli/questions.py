@@ -1,4 +1,4 @@
-"""Questions about studies and jobs: status, explain, requeue."""
+"""Questions about studies and jobs: status, explain, replay, requeue."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ def add(commands: Commands) -> None:
     command(commands, "status", _status, "show studies, jobs and deliveries at a glance")
     explain = command(commands, "explain", _explain, "tell everything about one study, with reasons")
     explain.add_argument("study", help="Study Instance UID")
+    replay = command(commands, "replay", _replay, "make a job's results again and tell what, if anything, differs")
+    replay.add_argument("job", type=int, help="job number, as status and explain show it")
     requeue = command(commands, "requeue", _requeue, "send a FAILED job back to be tried again")
     requeue.add_argument("job", type=int, help="job number, as status and explain show it")
 
@@ -39,6 +41,16 @@ def _explain(options: argparse.Namespace) -> int:
     for line in explain(found):
         print(line)
     return 0
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from overread.replay import replay
+
+    outcome = replay(read(options), options.job)
+    for line in outcome.lines:
+        print(line)
+    print("everything is as it was" if outcome.same else "not everything is as it was")
+    return 0 if outcome.same else 1
 
 
 def _requeue(options: argparse.Namespace) -> int:

@@ -106,7 +106,10 @@ def _job(story: JobStory) -> Iterator[str]:
         why = f" ({event.why})" if event.why else ""
         yield f"    {moment(event.at)}  {event.event} by {event.who}: {event.after}{why}"
     for result in story.results:
-        yield f"    made {result.kind}: {result.sop_instance_uid}"
+        variant = f" ({result.variant})" if result.variant else ""
+        yield f"    made {result.kind}{variant}: {result.sop_instance_uid}"
+    for origin in dict.fromkeys(result.provenance for result in story.results if result.provenance):
+        yield f"    SHA-256 of {origin}"
     for delivery in story.deliveries:
         why = f" ({delivery.reason})" if delivery.reason else ""
         yield f"    {delivery.sop_instance_uid} to {delivery.destination}: {delivery.state}{why}"

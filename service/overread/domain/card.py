@@ -132,7 +132,8 @@ class Card:
     ``task`` says what the network gives: segmentation, detection (boxes), classification or image (a derived image).
     ``inputs`` has a row for each series that it reads; empty is one. ``folder`` is absolute. ``digest`` is the SHA-256
     over the card and the bundle's configs: with ``weights_sha256`` it names everything that may change a result.
-    ``dice_floor`` is what the model promises on generated phantoms.
+    ``series_number`` is that of its first series of results, 0: overread's choice. ``dice_floor`` is what the model
+    promises on generated phantoms.
 
     For engines that bring no pipeline of their own: ``preprocess``, ``inferer``, ``postprocess``; ``stages`` when one
     card holds several models; ``external`` for a program; ``features`` for a classifier of regions, in its order;
@@ -155,6 +156,7 @@ class Card:
     task: str = "segmentation"
     inputs: tuple[Input, ...] = ()
     purpose: str = ""
+    series_number: int = 0
     digest: str = ""
     dice_floor: dict[str, float] = field(default_factory=dict)
     preprocess: tuple[Step, ...] = ()

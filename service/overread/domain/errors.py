@@ -1,20 +1,21 @@
 """One error tree, split by what to do next.
 
-    OverreadError
-    ├── Refused                     never retry: what was asked cannot be done; the text says what to change
-    │   ├── ConfigError             a settings file
-    │   ├── CardError               a model's card, bundle or weights
-    │   ├── Unfit                   an input that a model must not read → NOT_APPLICABLE
-    │   ├── Misplaced               a result that does not land on its pixels → never sent
-    │   └── Rejected                a destination said no for good
-    ├── Stumbled                    try again soon: this attempt failed, the next may not
-    │   └── WorkerLost              the model's process crashed, hung or ran out of memory
-    └── Unreachable                 try again with growing patience: the other side is not there
+OverreadError
+├── Refused                     never retry: what was asked cannot be done; the text says what to change
+│   ├── ConfigError             a settings file
+│   ├── CardError               a model's card, bundle or weights
+│   ├── Unfit                   an input that a model must not read → NOT_APPLICABLE
+│   ├── Misplaced               a result that does not land on its pixels → never sent
+│   └── Rejected                a destination said no for good
+├── Stumbled                    try again soon: this attempt failed, the next may not
+│   └── WorkerLost              the model's process crashed, hung or ran out of memory
+└── Unreachable                 try again with growing patience: the other side is not there
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,7 +48,12 @@ class Unfit(Refused):
 
 
 class Misplaced(Refused):
-    """A result's geometry, read back from its encoded bytes, differs from its source; it is never sent."""
+    """A result, read back from its encoded bytes, is not what it should be; it is never sent. ``file`` holds it, where
+    it was written."""
+
+    def __init__(self, text: str, file: Path | None = None) -> None:
+        super().__init__(text)
+        self.file = file
 
 
 class Rejected(Refused):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +62,8 @@ class Findings:
     ``mask`` (slices, rows, columns) uint8, 0 background, otherwise a segment's ``value``; slice order and geometry are
     those of the volume it was made from. ``overlays``: further such masks, for segments that overlap those of ``mask``;
     all voxels of one segment are in one of them. ``segments`` is empty when nothing was found. ``detections`` are the
-    most certain first, ``judgements`` in the card's order; ``image`` is derived, float32, on the same grid.
+    most certain first, ``judgements`` in the card's order; ``image`` is derived, float32, on the same grid, as are the
+    ``probabilities`` (0 … 1, by segment's value) of a model that gives them.
     """
 
     mask: NDArray[np.uint8]
@@ -70,17 +72,16 @@ class Findings:
     detections: tuple[Detection, ...] = ()
     judgements: tuple[Judgement, ...] = ()
     image: NDArray[np.float32] | None = None
+    probabilities: Mapping[int, NDArray[np.float16]] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[NDArray[np.uint8], ...]:
         """``mask`` and ``overlays``: in each of them no segment overlaps another."""
         return (self.mask, *self.overlays)
 
-    def layer_of(self, value: int) -> int:
-        """Which of ``layers`` holds segment ``value``; raises KeyError when none does."""
-        if not self.overlays:
-            return 0
-        found = next((n for n, mask in enumerate(self.layers) if (mask == value).any()), None)
+    def layer_of(self, value: int) -> NDArray[np.uint8]:
+        """The mask that holds segment ``value``; raises KeyError when none does."""
+        found = next((m for m in self.layers if not self.overlays or (m == value).any()), None)
         if found is None:
             raise KeyError(value)
         return found

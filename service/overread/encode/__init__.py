@@ -17,6 +17,7 @@ from overread.ports import Encoder
 ENCODERS: dict[str, str] = {
     "seg": "overread.encode.segmentation:SegmentationEncoder",
     "sr": "overread.encode.report:ReportEncoder",
+    "rejection": "overread.encode.rejection:RejectionEncoder",
 }
 GROUP = "overread.encoders"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,10 @@ from pydicom.dataset import Dataset
 
 from overread.domain.errors import Misplaced
 from overread.domain.findings import Detection, Segment
-from overread.domain.result import Result
 from overread.encode.boxes import percent, rectangle
 from overread.encode.boxes import tracking_uid as box_uid
 from overread.encode.identity import tracking_uid
+from overread.encode.layers import Place
 from overread.encode.sources import Sources
 from overread.ports import Read
 
@@ -23,9 +23,9 @@ VALUE_TOLERANCE = 1e-8  # relative: a decimal string has 16 characters
 _GROUP, _TRACKING_UID, _REFERENCED_SEGMENT, _DERIVATION = "125007", "112040", "121191", "121401"
 
 
-def check(report: Dataset, read: Read, sources: Sources, segmentation: Result | None) -> None:
+def check(report: Dataset, read: Read, sources: Sources, places: Mapping[int, Place]) -> None:
     """Raise Misplaced, saying what differs, unless ``report`` says of ``read`` what its findings say."""
-    _known_references(report, sources, segmentation)
+    _known_references(report, sources, places)
     boxes = {box_uid(read, n): found for n, found in enumerate(read.findings.detections, 1)}
     segments = {tracking_uid(read, segment.value): segment for segment in read.findings.segments}
     groups = [item for item in _items(report) if item.ValueType == "CONTAINER" and _name(item) == _GROUP]
@@ -44,14 +44,13 @@ def check(report: Dataset, read: Read, sources: Sources, segmentation: Result | 
             raise Misplaced("a measurement group tracks none of the segments, or one twice")
         _check_outline(group, segment, read, sources)
         _check_numbers(group, segment)
-        _check_segment(group, segment, segmentation)
+        _check_segment(group, segment, places)
 
 
-def _known_references(report: Dataset, sources: Sources, segmentation: Result | None) -> None:
-    """The content names no instance but the source slices and the segmentation; the evidence names exactly those."""
+def _known_references(report: Dataset, sources: Sources, places: Mapping[int, Place]) -> None:
+    """The content names no instance but the source slices and segmentations; the evidence names exactly those."""
     known = {str(header.SOPInstanceUID) for header in sources.headers}
-    if segmentation is not None:
-        known.add(segmentation.sop_instance_uid)
+    known |= {place.result.sop_instance_uid for place in places.values()}
     named = [r for item in _items(report) for r in item.get("ReferencedSOPSequence", [])]
     if not {str(r.ReferencedSOPInstanceUID) for r in named} <= known:
         raise Misplaced("the report refers to an instance that is neither a source slice nor its segmentation")
@@ -82,7 +81,7 @@ def _check_outline(group: Dataset, segment: Segment, read: Read, sources: Source
 
 def _plane(read: Read, segment: Segment, k: int) -> NDArray[np.bool_]:
     """The segment on slice ``k``."""
-    plane: NDArray[np.bool_] = read.findings.layers[read.findings.layer_of(segment.value)][k] == segment.value
+    plane: NDArray[np.bool_] = read.findings.layer_of(segment.value)[k] == segment.value
     return plane
 
 
@@ -130,10 +129,11 @@ def _number(item: Dataset) -> tuple[str, str, str, float]:
     return _name(item), derivation, unit, float(measured.NumericValue)
 
 
-def _check_segment(group: Dataset, segment: Segment, segmentation: Result | None) -> None:
+def _check_segment(group: Dataset, segment: Segment, places: Mapping[int, Place]) -> None:
     named = [c.ReferencedSOPSequence[0] for c in group.ContentSequence if _name(c) == _REFERENCED_SEGMENT]
     found = [(str(r.ReferencedSOPInstanceUID), int(r.ReferencedSegmentNumber)) for r in named]
-    if found != ([(segmentation.sop_instance_uid, segment.value)] if segmentation is not None else []):
+    place = places.get(segment.value)
+    if found != ([(place.result.sop_instance_uid, place.number)] if place else []):
         raise Misplaced(f"the report ties segment {segment.value} to another segment of the segmentation")
 
 

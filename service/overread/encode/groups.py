@@ -16,18 +16,18 @@ from highdicom.sr import (
 from pydicom.sr.codedict import codes
 
 from overread.domain import findings
-from overread.domain.result import Result
 from overread.encode import identity
 from overread.encode.codes import coded, finding_site
+from overread.encode.layers import Place
 from overread.encode.outline import Points
 from overread.encode.sources import Sources
 from overread.ports import Read
 
 
 def group(
-    read: Read, segment: findings.Segment, region: ImageRegion, segmentation: Result | None
+    read: Read, segment: findings.Segment, region: ImageRegion, place: Place | None
 ) -> PlanarROIMeasurementsAndQualitativeEvaluations:
-    """The group of ``segment`` outlined by ``region``; refers to its segment in ``segmentation`` when there is one."""
+    """The group of ``segment`` outlined by ``region``; refers to its segment at ``place`` when it has one."""
     made_by = identity.maker(read.card)
     site = finding_site(segment.label)
     made = PlanarROIMeasurementsAndQualitativeEvaluations(
@@ -39,13 +39,13 @@ def group(
         finding_sites=[site] if site is not None else None,
         measurements=[_measurement(m) for m in segment.measurements],
     )
-    if segmentation is not None:
+    if place is not None:
         made[0].ContentSequence.append(
             ImageContentItem(
                 codes.DCM.ReferencedSegment,
-                segmentation.sop_class_uid,
-                segmentation.sop_instance_uid,
-                referenced_segment_numbers=segment.value,
+                place.result.sop_class_uid,
+                place.result.sop_instance_uid,
+                referenced_segment_numbers=place.number,
                 relationship_type=RelationshipTypeValues.CONTAINS,
             )
         )

@@ -13,7 +13,9 @@ from overread.ports import Read
 NAMESPACE = uuid.UUID("6f0c2a0e-6f3b-5b0e-9a58-0d1c7c5d6a11")
 LONG_STRING = 64  # characters of a value of VR LO (PS3.5 6.2)
 
-_OFFSETS = {"seg": 0, "sr": 1}
+# The kinds' places behind a model's first series number; a model has ten.
+OFFSETS = {"seg": 0, "sr": 1, "unfit": 2, "rejection": 9}
+MODELS = 90
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,22 @@ def tracking_uid(read: Read, value: int) -> str:
     return uid(read.key, f"tracking {value}")
 
 
-def series_number(card: Card, kind: str) -> int:
-    """After the scanner's own series (9001 … 9999), one pair for each model, the same in each study."""
-    return 9001 + zlib.crc32(card.name.encode()) % 499 * 2 + _OFFSETS.get(kind, 0)
+def series_number(read: Read, kind: str) -> int:
+    """After the scanner's own series (9001 … 9900 unless the settings say otherwise), ten for each model, the same in
+    each study."""
+    first = (
+        read.card.series_number or read.style.first_series_number + zlib.crc32(read.card.name.encode()) % MODELS * 10
+    )
+    return first + OFFSETS.get(kind, 8)
 
 
-def series_description(card: Card, kind: str) -> str:
-    """The model's title and the kind of result, as viewers list it."""
-    ending = f" {kind.upper()}"
-    return _long_string(card.title or card.name)[: LONG_STRING - len(ending)] + ending
+def series_description(read: Read, kind: str) -> str:
+    """The model's title and the kind of result, as viewers list it, or what the settings make of them."""
+    card, ending = read.card, kind.upper()
+    words = {"name": card.name, "version": card.version, "kind": ending}
+    room = LONG_STRING - len(read.style.series_description.format(title="", **words))
+    title = _long_string(card.title or card.name)[: max(room, 0)]
+    return _long_string(read.style.series_description.format(title=title, **words))
 
 
 def made_at(read: Read, offset: str) -> datetime:

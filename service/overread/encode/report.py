@@ -9,7 +9,7 @@ findings has no measurement group at all and still says what was looked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from highdicom.sr import (
@@ -35,8 +35,10 @@ from overread.encode import gate, identity, seal
 from overread.encode.boxes import box_group, judgement_item
 from overread.encode.codes import ABSENT, NOT_VISUALIZED, QUALITATIVE_EVALUATIONS, coded, finding_site, procedure
 from overread.encode.groups import group, region
+from overread.encode.layers import Place, places
 from overread.encode.outline import Points, key_outlines
 from overread.encode.sources import Sources, read_sources
+from overread.encode.superseded import predecessor, reference
 from overread.ports import Read
 
 
@@ -46,43 +48,44 @@ class ReportEncoder:
     kind = "sr"
     sop_class_uid = "1.2.840.10008.5.1.4.1.1.88.34"
 
-    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Result | None:
-        """Write ``sr.dcm``, referring to the segmentation among ``earlier`` when there is one.
+    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Sequence[Result]:
+        """Write ``sr….dcm``: one for each variant of the segmentations among ``earlier``, referring to these, or one
+        without references.
 
-        A report is always made. Raises Misplaced, and leaves no file, when an outline, a number or a reference does not
-        read back as it should.
+        A report is always made. Raises Misplaced, and leaves the file, when an outline, a number or a reference does
+        not read back as it should.
         """
         gate.require_consistent(read)
         sources = read_sources(read.volume)
-        segmentation = next((result for result in earlier if result.kind == "seg"), None)
-        result = seal.save(_build(read, sources, segmentation), folder, self.kind)
-        gate.pass_report(folder / result.path, read, sources, segmentation)
-        return result
+        made = []
+        for variant in list(dict.fromkeys(r.variant for r in earlier if r.kind == "seg")) or [""]:
+            found = places(read.findings, earlier, variant)
+            described = {"alternative": "sr" if variant else "", "variant": variant}
+            described["provenance"] = str(read.provenance)
+            report, name = _build(read, sources, found, variant), seal.file_name(self.kind, variant)
+            result = seal.save(report, folder, name, self.kind, **described)
+            gate.pass_report(folder / result.path, read, sources, found)
+            made.append(result)
+        return made
 
 
-def _build(read: Read, sources: Sources, segmentation: Result | None) -> Dataset:
-    role = f"sr of {segmentation.sop_instance_uid}" if segmentation else "sr"
+def _build(read: Read, sources: Sources, found: Mapping[int, Place], variant: str) -> Dataset:
+    before = predecessor(read, variant)
+    role = f"sr {variant}" + (f" after {before.sop_instance_uid}" if before else "")
+    segmentations = {place.result.sop_instance_uid: place.result for place in found.values()}
     report = Comprehensive3DSR(
-        evidence=[*sources.standins, *([_evidence(segmentation)] if segmentation else [])],
-        content=_root(read, sources, segmentation),
+        evidence=[*sources.standins, *(reference(result) for result in segmentations.values())],
+        content=_root(read, sources, found),
         is_complete=True,
         is_verified=False,
+        previous_versions=[reference(before)] if before else None,
         **seal.header(read, sources, "sr", role),
     )
     seal.seal(report, read, sources)
     return report
 
 
-def _evidence(result: Result) -> Dataset:
-    dataset = Dataset()
-    dataset.SOPClassUID = result.sop_class_uid
-    dataset.SOPInstanceUID = result.sop_instance_uid
-    dataset.SeriesInstanceUID = result.series_uid
-    dataset.StudyInstanceUID = result.study_uid
-    return dataset
-
-
-def _root(read: Read, sources: Sources, segmentation: Result | None) -> ContainerContentItem:
+def _root(read: Read, sources: Sources, found: Mapping[int, Place]) -> ContainerContentItem:
     """The tree of TID 1500. It is put together here because the library's own insists on a measurement group."""
     root = ContainerContentItem(codes.DCM.ImagingMeasurementReport, template_id="1500")
     root.ContentSequence = ContentSequence()
@@ -93,7 +96,7 @@ def _root(read: Read, sources: Sources, segmentation: Result | None) -> Containe
         CodeContentItem(codes.DCM.ProcedureReported, modality, RelationshipTypeValues.HAS_CONCEPT_MOD)
     )
     measurements = _container(CodedConcept.from_code(codes.DCM.ImagingMeasurements))
-    measurements.ContentSequence.extend(_groups(read, sources, segmentation))
+    measurements.ContentSequence.extend(_groups(read, sources, found))
     evaluations = _container(coded(QUALITATIVE_EVALUATIONS))
     evaluations.ContentSequence.extend(judgement_item(judged) for judged in read.findings.judgements)
     evaluations.ContentSequence.extend(_not_found(label) for label in _missing(read))
@@ -101,16 +104,16 @@ def _root(read: Read, sources: Sources, segmentation: Result | None) -> Containe
     return root
 
 
-def _groups(read: Read, sources: Sources, segmentation: Result | None) -> Iterator[ContentItem]:
+def _groups(read: Read, sources: Sources, found: Mapping[int, Place]) -> Iterator[ContentItem]:
     outlines: dict[int, tuple[int, Points]] = {}
     for layer in read.findings.layers if read.findings.segments else ():
         outlines |= key_outlines(layer)
     for segment in read.findings.segments:
         if segment.value not in outlines:
             raise Misplaced(f"segment {segment.value} has no voxels")
-        yield from group(read, segment, region(sources, *outlines[segment.value]), segmentation)
-    for number, found in enumerate(read.findings.detections, 1):
-        yield from box_group(read, sources, number, found)
+        yield from group(read, segment, region(sources, *outlines[segment.value]), found.get(segment.value))
+    for number, box in enumerate(read.findings.detections, 1):
+        yield from box_group(read, sources, number, box)
 
 
 def _missing(read: Read) -> list[Label]:

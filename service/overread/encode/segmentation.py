@@ -1,99 +1,70 @@
-"""A mask as a DICOM Segmentation: BINARY, on the source slices, one segment for each thing found."""
+"""Masks as DICOM Segmentations: one for each layer of segments that do not overlap, in each variant that is wanted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-from highdicom.color import CIELabColor
-from highdicom.seg import Segmentation, SegmentDescription
-from numpy.typing import NDArray
-from pydicom.dataset import Dataset
-
-from overread.domain.errors import Misplaced
-from overread.domain.findings import Segment
+from overread.domain.errors import Unfit
 from overread.domain.result import Result
-from overread.encode import gate, identity, seal
-from overread.encode.codes import coded
+from overread.domain.variant import FLOOR, Variant
+from overread.encode import gate, identity, multiframe, seal
+from overread.encode.frames import Pixels
+from overread.encode.layers import Layer, layers
+from overread.encode.segments import describe
 from overread.encode.sources import Sources, read_sources
 from overread.ports import Read
 
 
 class SegmentationEncoder:
-    """Makes a Segmentation Storage instance (1.2.840.10008.5.1.4.1.1.66.4), Explicit VR Little Endian."""
+    """Makes Segmentation Storage (1.2.840.10008.5.1.4.1.1.66.4) and Label Map Segmentation Storage (…66.7)."""
 
     kind = "seg"
     sop_class_uid = "1.2.840.10008.5.1.4.1.1.66.4"
 
-    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Result | None:  # noqa: ARG002
-        """Write ``seg.dcm``; None when nothing was found, since an empty segmentation says nothing and is refused by
-        viewers.
+    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Sequence[Result]:  # noqa: ARG002
+        """Write ``seg….dcm``; nothing when nothing was found, since an empty segmentation says nothing and is refused
+        by viewers.
 
-        Raises Misplaced, and leaves no file, when what was written does not read back as the mask on its slices or when
-        the slices have no frame of reference.
+        Raises Unfit when the slices have no frame of reference; Misplaced, and leaves the file, when what was written
+        does not read back as the mask on its slices.
         """
         gate.require_consistent(read)
-        if not read.findings.segments:
-            return None
+        if not any(mask.any() for mask in read.findings.layers):
+            return ()
         sources = read_sources(read.volume)
         if not sources.headers[0].get("FrameOfReferenceUID"):
-            raise Misplaced(
-                "the source slices have no FrameOfReferenceUID; no segmentation can be placed in their space"
-            )
-        result = seal.save(_build(read, sources), folder, self.kind)
-        gate.pass_segmentation(folder / result.path, read, sources)
-        return result
+            raise Unfit("the source slices have no FrameOfReferenceUID; no segmentation can be placed in their space")
+        made = []
+        for layer in layers(read.findings):
+            for variant in variants(read):
+                made.append(_write(read, sources, layer, variant, folder))
+        return made
 
 
-def _build(read: Read, sources: Sources) -> Dataset:
-    segmentation = Segmentation(
-        source_images=sources.standins,
-        pixel_array=_pixels(read),
-        segmentation_type="BINARY",
-        segment_descriptions=[_describe(segment, read) for segment in read.findings.segments],
-        omit_empty_frames=True,
+def variants(read: Read) -> Iterator[Variant]:
+    """The variants to make of a reading: those that are wanted, as far as it can give them, or the floor."""
+    wanted = [Variant.of(name) for name in read.variants]
+    known = set(read.findings.probabilities)
+    possible = [v for v in wanted if v.method != "fractional" or known >= {s.value for s in read.findings.segments}]
+    return iter(possible or [Variant(FLOOR)])
+
+
+def _write(read: Read, sources: Sources, layer: Layer, variant: Variant, folder: Path) -> Result:
+    role = f"{layer.alternative} {variant.name}"
+    path = folder / f"{seal.file_name('seg', variant.name, layer.number)}.dcm"
+    made = multiframe.build(
+        sources,
+        Pixels(layer, read.findings.probabilities),
+        variant,
+        [describe(segment, number, read) for number, segment in enumerate(layer.segments, 1)],
         content_label="SEGMENTATION",
-        content_description=identity.series_description(read.card, "seg"),
-        **seal.header(read, sources, "seg", "seg"),
+        content_description=identity.series_description(read, "seg"),
+        **seal.header(read, sources, "seg", f"seg {variant.name}", instance=role, number=layer.number),
     )
-    _pin_dimensions(segmentation, identity.uid(read.key, "seg dimensions"))
-    seal.seal(segmentation, read, sources)
-    return segmentation
-
-
-def _pixels(read: Read) -> NDArray[np.uint8]:
-    """The mask, or (slices, rows, columns, segments) where segments overlap."""
-    found = read.findings
-    if not found.overlays:
-        return found.mask
-    planes = [found.layers[found.layer_of(s.value)] == s.value for s in found.segments]
-    return np.stack(planes, axis=-1).astype(np.uint8)
-
-
-def _describe(segment: Segment, read: Read) -> SegmentDescription:
-    label = segment.label
-    description = SegmentDescription(
-        segment_number=segment.value,
-        segment_label=segment.title.replace("\\", "/")[: identity.LONG_STRING],
-        segmented_property_category=coded(label.category),
-        segmented_property_type=coded(label.type),
-        algorithm_type="AUTOMATIC",
-        algorithm_identification=seal.algorithm(read),
-        tracking_uid=identity.tracking_uid(read, segment.value),
-        tracking_id=segment.title.replace("\\", "/")[: identity.LONG_STRING],
-        anatomic_regions=[coded(label.region)] if label.region else None,
-        display_color=CIELabColor.from_rgb(*label.color),
-    )
-    if label.modifier:
-        kind = description.SegmentedPropertyTypeCodeSequence[0]
-        kind.SegmentedPropertyTypeModifierCodeSequence = [coded(label.modifier)]
-    if label.region and label.region_modifier:
-        description.AnatomicRegionSequence[0].AnatomicRegionModifierSequence = [coded(label.region_modifier)]
-    return description
-
-
-def _pin_dimensions(segmentation: Dataset, organization_uid: str) -> None:
-    """The library draws a random UID for the organization of the dimensions; the reading's own is as unique."""
-    for item in (*segmentation.DimensionOrganizationSequence, *segmentation.DimensionIndexSequence):
-        item.DimensionOrganizationUID = organization_uid
+    seal.pin_dimensions(made.header, identity.uid(read.key, f"{role} dimensions"))
+    seal.seal(made.header, read, sources)
+    described = {"alternative": layer.alternative, "variant": variant.name, "provenance": str(read.provenance)}
+    result = seal.describe(made.header, path, made.write(path), SegmentationEncoder.kind, **described)
+    gate.pass_segmentation(path, read, sources, layer, variant)
+    return result

@@ -6,17 +6,25 @@ files by them; only their text is written in UTF-8. What builds the objects sees
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom import dcmread
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
-from pydicom.valuerep import format_number_as_ds
+from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import PersonName, format_number_as_ds
 
-from overread.domain.errors import Misplaced, Stumbled
+from overread.domain.errors import Misplaced, Stumbled, Unfit
+from overread.domain.study import Instance
 from overread.domain.volume import Volume
 
 UTF_8 = "ISO_IR 192"
@@ -39,6 +47,8 @@ IDENTITY = (
     *("ClinicalTrialTimePointID", "ClinicalTrialTimePointDescription", "LongitudinalTemporalInformationModified"),
     *("LongitudinalTemporalOffsetFromEvent", "LongitudinalTemporalEventType"),
 )
+# How the order calls it: what AI results are asked for by (IHE AIR, RAD-137), where the source has it.
+REQUEST = ("RequestAttributesSequence", "BodyPartExamined")
 _COPIED = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
     *("Rows", "Columns", "ImagePositionPatient", "PixelSpacing", "PositionReferenceIndicator"),
@@ -49,39 +59,71 @@ _PLACE = ("ImageOrientationPatient", "SliceThickness")
 _ONE_OF = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows", "Columns")
 
 
+def _tags(*keywords: str) -> list[BaseTag]:
+    return [Tag(tag) for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None]
+
+
+_TEXT = frozenset(["AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UT"])
+_ESCAPE = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
+
+_FIRST_TAGS = _tags(*IDENTITY, *REQUEST, *_COPIED, *_PLACE)
+_OTHER_TAGS = _tags(*_COPIED, *_PLACE, "PatientID")
+
+
 @dataclass(frozen=True)
 class Sources:
-    """``headers`` as the files have them and ``standins`` for building, both in the order of the volume's slices;
-    ``identity`` holds the patient and study attributes that a result must carry."""
+    """``headers`` as the files have them, in the order of the volume's slices; ``identity`` holds the patient and study
+    attributes that a result must carry, ``request`` what it is asked for by."""
 
+    volume: Volume
     headers: tuple[Dataset, ...]
-    standins: tuple[Dataset, ...]
     identity: Dataset
+    request: Dataset
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """The source slices."""
+        return self.volume.stack.instances
+
+    @cached_property
+    def positions(self) -> NDArray[np.float64]:
+        """ImagePositionPatient of each slice: (slices, 3) float64, mm, LPS."""
+        return np.array([[float(v) for v in header.ImagePositionPatient] for header in self.headers], np.float64)
+
+    @cached_property
+    def standins(self) -> tuple[Dataset, ...]:
+        """All slices as a builder wants them."""
+        return tuple(self.standin(k) for k in range(len(self.headers)))
+
+    def standin(self, k: int) -> Dataset:
+        """Slice ``k`` as a builder wants it."""
+        with unperturbed():
+            return _standin(self.headers[k], self.headers[0], self.volume)
 
 
 def read_sources(volume: Volume) -> Sources:
     """Read the headers of the source files, without pixels.
 
-    Raises Stumbled when a file cannot be read any more; Misplaced when the files are not the volume's slices or not of
-    one patient, study, series and frame of reference.
+    Raises Stumbled when a file cannot be read any more; Misplaced when the files are not the volume's slices; Unfit
+    when these are not of one patient, study, series and frame of reference.
     """
     with unperturbed():
-        headers = tuple(_header(path) for path in volume.paths)
+        headers = tuple(_header(path, _OTHER_TAGS if k else _FIRST_TAGS) for k, path in enumerate(volume.paths))
         _require_same_slices(volume, headers)
         _require_one_of_each(headers)
         identity = _identity(headers[0])
-        standins = tuple(_standin(header, headers[0], volume) for header in headers)
-    return Sources(headers, standins, identity)
+        request = _carried(headers[0], REQUEST)
+    return Sources(volume, headers, identity, request)
 
 
-def read_identity(path: str) -> tuple[Dataset, Dataset]:
-    """One source file's header, without pixels, and the patient and study attributes that a result must carry.
+def read_first(volume: Volume) -> Sources:
+    """The header of the first source file alone: for results that say nothing of places.
 
     Raises Stumbled when the file cannot be read any more.
     """
     with unperturbed():
-        header = _header(path)
-        return header, _identity(header)
+        header = _header(volume.paths[0], _FIRST_TAGS)
+        return Sources(volume, (header,), _identity(header), _carried(header, REQUEST))
 
 
 @contextmanager
@@ -92,10 +134,9 @@ def unperturbed() -> Iterator[None]:
         yield
 
 
-def _header(path: str) -> Dataset:
-    keywords: list[int | str | tuple[int, int]] = [*IDENTITY, *_COPIED, *_PLACE]
+def _header(path: str, tags: list[BaseTag]) -> Dataset:
     try:
-        return dcmread(path, stop_before_pixels=True, specific_tags=keywords)
+        return dcmread(path, stop_before_pixels=True, specific_tags=list(tags))
     except (OSError, InvalidDicomError) as error:
         raise Stumbled(f"a source slice cannot be read again ({type(error).__name__})") from None
 
@@ -116,18 +157,38 @@ def _require_one_of_each(headers: tuple[Dataset, ...]) -> None:
     for keyword in _ONE_OF:
         values = {str(header.get(keyword, "")) for header in headers}
         if len(values) > 1:
-            raise Misplaced(f"{keyword} differs between the source slices ({len(values)} values)")
+            raise Unfit(f"{keyword} differs between the source slices ({len(values)} values)")
 
 
 def _identity(header: Dataset) -> Dataset:
     header.decode()  # text of any character set, in nested items too, becomes Unicode here
-    identity = Dataset()
-    for keyword in IDENTITY:
-        if keyword in header:
-            identity.add(header[keyword])
-        elif keyword in REQUIRED:
+    identity = _carried(header, IDENTITY)
+    for keyword in REQUIRED:
+        if keyword not in identity:
             setattr(identity, keyword, "")
     return identity
+
+
+def _carried(header: Dataset, keywords: Iterable[str]) -> Dataset:
+    found = Dataset()
+    for keyword in keywords:
+        if keyword in header:
+            found.add(header[keyword])
+    found.walk(_plain)
+    return found
+
+
+def _plain(_: Dataset, element: DataElement) -> None:
+    """Sequences get defined lengths, like all that results hold, and text the VR that the dictionary says. GB 2312's
+    escape sequences (ISO 2022 IR 58) survive the library's decoder; UTF-8 knows none (PS3.5 6.1.2.5)."""
+    if element.VR in _TEXT and element.keyword and (known := dictionary_VR(element.tag)) in _TEXT:
+        element.VR = known
+    if element.VR == "SQ":
+        element.is_undefined_length = False
+        for item in element.value:
+            item.is_undefined_length_sequence_item = False
+    elif isinstance(element.value, str | PersonName) and "\x1b" in str(element.value):
+        element.value = _ESCAPE.sub("", str(element.value))
 
 
 def _standin(header: Dataset, first: Dataset, volume: Volume) -> Dataset:
@@ -139,7 +200,8 @@ def _standin(header: Dataset, first: Dataset, volume: Volume) -> Dataset:
             standin.add(header[keyword])
     for keyword in REQUIRED:
         setattr(standin, keyword, "")
-    standin.add(first["ImageOrientationPatient"])
+    if "ImageOrientationPatient" in first:
+        standin.add(first["ImageOrientationPatient"])
     thickness = _number(header.get("SliceThickness")) or volume.stack.spacing_mm[0]
     standin.SliceThickness = format_number_as_ds(float(thickness))
     if not standin.get("Modality"):

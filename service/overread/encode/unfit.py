@@ -23,44 +23,55 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from overread.domain.card import Card
+from overread.domain.errors import Misplaced
 from overread.domain.findings import Findings
 from overread.domain.geometry import Stack
 from overread.domain.result import Result
 from overread.domain.study import Instance
 from overread.domain.volume import Volume
-from overread.encode import seal
+from overread.encode import gate, seal
 from overread.encode.codes import QUALITATIVE_EVALUATIONS, coded, procedure
 from overread.encode.report import observer
-from overread.encode.sources import REQUIRED, Sources, read_identity
+from overread.encode.reread import Reread
+from overread.encode.sources import REQUIRED, read_first
+from overread.encode.superseded import predecessor, reference
 from overread.ports import Read
 
 KIND = "unfit"
+NOTHING = Findings(np.zeros((0, 1, 1), np.uint8), ())
 
 
-def encode_unfit(
-    card: Card, instances: Sequence[Instance], first: Path, reason: str, folder: Path, *, key: str, made_at: str
-) -> Result:
-    """Write ``unfit.dcm`` into ``folder`` and describe it.
+def unread(instances: Sequence[Instance], first: Path) -> Volume:
+    """Images that could not be analysed, as a volume without voxels or a place; ``first`` is the file of the first."""
+    nowhere = Stack(tuple(instances), np.eye(4), (1.0, 1.0, 1.0), placed=False)
+    return Volume(np.zeros((0, 1, 1), np.int16), nowhere, (str(first),))
 
-    ``instances`` are the images that were not analysed, ``first`` the file of the first of them; ``key`` and
-    ``made_at`` are as in ``ports.Read``. Raises Stumbled when the file cannot be read any more.
+
+def encode_unfit(read: Read, reason: str, folder: Path) -> Result:
+    """Write ``unfit.dcm`` into ``folder`` and describe it; the volume of ``read`` is what ``unread`` gives.
+
+    Raises Stumbled when the first file cannot be read any more; Misplaced, and leaves the file, when what was written
+    is not the source's, or not valid, or does not give the reason.
     """
-    header, identity = read_identity(str(first))
-    standins = tuple(_standin(header, instance) for instance in instances)
-    sources = Sources((header,), standins, identity)
-    unplaced = Stack(tuple(instances), np.eye(4), (1.0, 1.0, 1.0), placed=False)
-    nothing = Findings(np.zeros((0, 1, 1), np.uint8), ())
-    read = Read(key, made_at, card, Volume(np.zeros((0, 1, 1), np.int16), unplaced, ()), nothing)
+    sources, instances = read_first(read.volume), read.volume.stack.instances
+    before = predecessor(read, "")
     report = Comprehensive3DSR(
-        evidence=list(standins),
+        evidence=[_standin(sources.headers[0], instance) for instance in instances],
         content=_root(read, instances[0].modality, reason),
         is_complete=True,
         is_verified=False,
-        **seal.header(read, sources, KIND, KIND),
+        previous_versions=[reference(before)] if before else None,
+        **seal.header(read, sources, KIND, KIND + (f" after {before.sop_instance_uid}" if before else "")),
     )
     seal.seal(report, read, sources)
-    return seal.save(report, folder, KIND)
+    result = seal.save(report, folder, KIND, KIND, provenance=str(read.provenance))
+    gate.pass_object(folder / result.path, read, sources, lambda found: _check(found, reason))
+    return result
+
+
+def _check(found: Reread, reason: str) -> None:
+    if not str(found.header.ContentSequence[-1].ContentSequence[-1].TextValue).endswith(f": {reason}."):
+        raise Misplaced("the report does not give the reason why the study could not be analysed")
 
 
 def _standin(header: Dataset, instance: Instance) -> Dataset:

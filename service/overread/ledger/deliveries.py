@@ -212,6 +212,9 @@ def as_result(row: ResultRow) -> Result:
         row.transfer_syntax_uid,
         row.path,
         row.digest,
+        row.alternative,
+        row.variant,
+        row.provenance,
     )
 
 

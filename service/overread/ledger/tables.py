@@ -143,7 +143,7 @@ class EventRow(SQLModel, table=True):
 
 
 class ResultRow(SQLModel, table=True):
-    """One DICOM object made by a job."""
+    """One DICOM object made by a job; ``alternative``, ``variant`` and ``provenance`` as in ``domain.result``."""
 
     __tablename__ = "result"
 
@@ -156,6 +156,9 @@ class ResultRow(SQLModel, table=True):
     transfer_syntax_uid: str
     path: str
     digest: str
+    alternative: str = ""
+    variant: str = ""
+    provenance: str = ""
     made_at: float
 
 

@@ -10,9 +10,11 @@ from sqlalchemy import delete, func
 from sqlmodel import col, select
 
 from overread.domain.backlog import Backlog
-from overread.domain.job import ENDED, JobState
-from overread.domain.result import DeliveryState
+from overread.domain.job import ENDED, Job, JobState
+from overread.domain.result import DeliveryState, Result
 from overread.ledger import commitments
+from overread.ledger.deliveries import as_result
+from overread.ledger.jobs import as_job
 from overread.ledger.store import Ledger
 from overread.ledger.tables import (
     CommitmentRow,
@@ -101,6 +103,16 @@ def story(ledger: Ledger, study_uid: str) -> StudyStory | None:
         ).all()
         found = StudyStory(study, list(decisions), jobs, list(conflicts))
     return replace(found, commitments=commitments.of_study(ledger, study_uid))
+
+
+def made_by(ledger: Ledger, job_id: int) -> tuple[Job, list[Result]] | None:
+    """A job and the results that it has made, in the order of making; None when it is unknown."""
+    with ledger.read() as session:
+        row = session.get(JobRow, job_id)
+        if row is None:
+            return None
+        rows = session.exec(select(ResultRow).where(ResultRow.job_id == job_id).order_by(col(ResultRow.path))).all()
+        return as_job(row), [as_result(r) for r in rows]
 
 
 def recent_studies(ledger: Ledger, limit: int) -> list[StudyRow]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -50,7 +50,23 @@ def find(reading: Reading, volume: Volume, card: Card) -> Findings:
         detections=detections(reading, card),
         judgements=judgements(reading, card),
         image=reading.image,
+        probabilities=_probabilities(reading, masks, segments),
     )
+
+
+def _probabilities(
+    reading: Reading, masks: Sequence[NDArray[np.uint8]], segments: Sequence[Segment]
+) -> dict[int, NDArray[np.float16]]:
+    """By segment's value, for a model that gives them; of a label in several parts, each part has its own."""
+    found: dict[int, NDArray[np.float16]] = {}
+    for segment in segments:
+        given = reading.probabilities.get(segment.label.value)
+        if given is not None and segment.label.instances:
+            mask = next(m for m in masks if (m == segment.value).any())
+            given = np.where(mask == segment.value, given, np.float16(0))
+        if given is not None:
+            found[segment.value] = given
+    return found
 
 
 def crop(volume: Volume, box: Box) -> Volume:
@@ -70,7 +86,8 @@ def _measured(segment: Segment, part: Volume, mask: Mask) -> Segment:
 
 
 def _require_grid(reading: Reading, volume: Volume, card: Card) -> None:
-    arrays = [a for a in (reading.label_map, *reading.masks.values(), reading.image) if a is not None]
+    given = (reading.label_map, *reading.masks.values(), reading.image, *reading.probabilities.values())
+    arrays = [a for a in given if a is not None]
     for array in arrays:
         if array.shape != volume.voxels.shape:
             raise CardError(f"the answer of {card.name} is {array.shape}, its volume {volume.voxels.shape}")

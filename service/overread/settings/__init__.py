@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import cast
 
 from overread.domain.errors import ConfigError
-from overread.settings import deliver, receive, service
+from overread.settings import deliver, encode, receive, service
 from overread.settings.deliver import Deliver
+from overread.settings.encode import Encode
 from overread.settings.reading import build
 from overread.settings.receive import Called, Caller, Commitment, CommitmentPeer, Limits, Receive, Tls
 from overread.settings.service import Assemble, Observe, Retain, Schedule
@@ -21,6 +22,7 @@ __all__ = [
     "Commitment",
     "CommitmentPeer",
     "Deliver",
+    "Encode",
     "Limits",
     "Observe",
     "Receive",
@@ -42,6 +44,7 @@ class Settings:
     receive: Receive = field(default_factory=Receive)
     assemble: Assemble = field(default_factory=Assemble)
     schedule: Schedule = field(default_factory=Schedule)
+    encode: Encode = field(default_factory=Encode)
     deliver: tuple[Deliver, ...] = ()
     observe: Observe = field(default_factory=Observe)
     retain: Retain = field(default_factory=Retain)
@@ -77,6 +80,7 @@ def read_settings(path: Path | None) -> Settings:
 def _check(settings: Settings, source: str) -> None:
     receive.check(settings.receive, source)
     service.check(settings.assemble, settings.schedule, settings.observe, settings.retain, source)
+    encode.check(settings.encode, source)
     deliver.check(settings.deliver, source)
 
 

@@ -2,7 +2,7 @@
 
     incoming/                       half-written files, cleared at start
     instances/<2 hex>/<study>/      <instance>-<digest>.dcm, Part 10, data set byte for byte as it came
-    results/<job>/                  what overread made
+    results/<job>/                  what overread made, and as .refused what it will not send
     quarantine/                     what could not be read, and why
 
 Nothing that came from the wire becomes a path: names are hashes of UIDs.

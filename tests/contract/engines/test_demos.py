@@ -57,8 +57,7 @@ def through(card: Card, volumes: Sequence[Volume], out: Path) -> tuple[Findings,
     read = Read("key", "2026-11-21T08:09:10+00:00", card, volumes[0], findings)
     made = []
     for encoder in encoders(["seg", "sr"]):
-        result = encoder.encode(read, out, made)
-        made += [result] if result is not None else []
+        made.extend(encoder.encode(read, out, made))
     return findings, [pydicom.dcmread(out / result.path) for result in made]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
 from overread.domain import codes
 from overread.domain.card import CT_IMAGE_STORAGE, Accepts, Card, Label
@@ -192,6 +192,16 @@ def tool(name: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not installed (Debian: dicom3tools, dcmtk)")
     return found
+
+
+def inflated(path: Path) -> Path:
+    """A copy that every tool can read: Explicit VR Little Endian."""
+    ds = dcmread(path)
+    if ds.file_meta.TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        path = path.with_suffix(".inflated.dcm")
+        ds.save_as(path)
+    return path
 
 
 def complaints(path: Path) -> list[str]:

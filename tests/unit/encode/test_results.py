@@ -21,7 +21,7 @@ from overread.domain.result import Result
 from overread.encode import ENCODERS, encoders, identity
 from overread.ports import Read
 
-from .conftest import CARD, Change, complaints, digest, mask, tool
+from .conftest import CARD, Change, complaints, digest, inflated, mask, tool
 
 Reading = Callable[..., Read]
 
@@ -29,9 +29,7 @@ Reading = Callable[..., Read]
 def encode(read: Read, folder: Path, *kinds: str) -> dict[str, Result]:
     results: list[Result] = []
     for encoder in encoders(kinds or ENCODERS):
-        result = encoder.encode(read, folder, results)
-        if result is not None:
-            results.append(result)
+        results.extend(encoder.encode(read, folder, results))
     return {result.kind: result for result in results}
 
 
@@ -69,7 +67,7 @@ def test_results_describe_their_files(reading: Reading, out: Path) -> None:
         assert result.digest == digest(out / result.path)
         assert (result.sop_class_uid, result.sop_instance_uid) == (ds.SOPClassUID, ds.SOPInstanceUID)
         assert (result.series_uid, result.study_uid) == (ds.SeriesInstanceUID, ds.StudyInstanceUID)
-        assert result.transfer_syntax_uid == ds.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
+        assert result.transfer_syntax_uid == ds.file_meta.TransferSyntaxUID
 
 
 def test_the_report_ties_each_group_to_an_outline_and_a_segment(reading: Reading, out: Path) -> None:
@@ -115,7 +113,7 @@ def test_a_report_alone_is_another_object_than_one_with_a_segmentation(reading: 
 def test_equipment_and_observer_are_one_device_that_changes_with_the_weights(reading: Reading, out: Path) -> None:
     encode(reading(), out)
     made_by = identity.maker(CARD)
-    for kind in ENCODERS:
+    for kind in ("seg", "sr"):
         items = dcmread(out / f"{kind}.dcm").ContributingEquipmentSequence
         (item,) = [i for i in items if i.PurposeOfReferenceCodeSequence[0].CodeValue == "109102"]
         assert (item.DeviceUID, item.ManufacturerModelName) == (made_by.device_uid, made_by.model)
@@ -134,7 +132,7 @@ def test_equipment_and_observer_are_one_device_that_changes_with_the_weights(rea
 def test_dciodvfy_finds_no_error(reading: Reading, out: Path, found: str) -> None:
     tool("dciodvfy")
     results = encode(reading(found=None if found == "something" else np.zeros_like(mask())), out)
-    assert {kind: complaints(out / r.path) for kind, r in results.items()} == {kind: [] for kind in results}
+    assert {kind: complaints(inflated(out / r.path)) for kind, r in results.items()} == {kind: [] for kind in results}
 
 
 def test_dsrdump_reads_the_report(reading: Reading, out: Path) -> None:
@@ -149,7 +147,7 @@ import pickle, sys, pathlib
 from overread.encode import encoders
 read, results = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes()), []
 for encoder in encoders(["seg", "sr"]):
-    results.append(encoder.encode(read, pathlib.Path(sys.argv[2]), results))
+    results.extend(encoder.encode(read, pathlib.Path(sys.argv[2]), results))
 """
 
 
@@ -177,7 +175,7 @@ def test_time_stamps_are_the_readings_on_the_studys_clock(reading: Reading, out:
         ds.TimezoneOffsetFromUTC = "-0930"
 
     encode(reading(change), out)
-    for kind in ENCODERS:
+    for kind in ("seg", "sr"):
         ds = dcmread(out / f"{kind}.dcm")
         assert (ds.ContentDate, ds.ContentTime, ds.InstanceCreationTime) == ("20261120", "223910", "223910")
         assert ds.TimezoneOffsetFromUTC == "-0930"
@@ -256,11 +254,11 @@ def test_imperfect_headers_are_survived_and_carried_verbatim(reading: Reading, o
         warnings.simplefilter("ignore")  # the test's own reading and writing of imperfect values
         read = reading(_ascii(change))
     results = encode(read, out)
-    assert set(results) == set(ENCODERS)
+    assert set(results) == {"seg", "sr"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         source = dcmread(read.volume.paths[0])
-        for kind in ENCODERS:
+        for kind in ("seg", "sr"):
             ds = dcmread(out / f"{kind}.dcm")
             for keyword in (*TYPE_2, "PatientAge"):
                 assert str(ds.get(keyword) or "") == str(source.get(keyword) or "")
@@ -270,13 +268,13 @@ def test_imperfect_headers_are_survived_and_carried_verbatim(reading: Reading, o
 def test_what_can_be_mended_is_valid(reading: Reading, out: Path, name: str) -> None:
     tool("dciodvfy")
     results = encode(reading(_ascii(IMPERFECT[name])), out)
-    assert {kind: complaints(out / r.path) for kind, r in results.items()} == {kind: [] for kind in results}
+    assert {kind: complaints(inflated(out / r.path)) for kind, r in results.items()} == {kind: [] for kind in results}
 
 
 def test_names_of_several_character_sets_are_written_in_utf_8(reading: Reading, out: Path) -> None:
     encode(reading(_japanese), out)
-    for kind in ENCODERS:
-        assert "山田".encode() in (out / f"{kind}.dcm").read_bytes()
+    for kind in ("seg", "sr"):
+        assert "山田".encode() in inflated(out / f"{kind}.dcm").read_bytes()
 
 
 def test_an_unknown_kind_is_refused_by_name() -> None:

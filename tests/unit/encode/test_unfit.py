@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import dcmread
@@ -12,9 +13,13 @@ from pydicom.dataset import Dataset
 
 from overread.domain.card import Accepts, Card, Label
 from overread.domain.codes import Code
+from overread.domain.errors import Misplaced
+from overread.domain.provenance import Provenance, Style
 from overread.domain.result import Result
 from overread.domain.study import Instance
-from overread.encode.unfit import encode_unfit
+from overread.encode import seal
+from overread.encode.unfit import NOTHING, encode_unfit, unread
+from overread.ports import Read
 from overread.spool.header import read_file
 
 CARD = Card(
@@ -32,11 +37,14 @@ CARD = Card(
 REASON = "slices are missing or the spacing is irregular: 10.00 mm between slices 3 and 4, 5.00 mm elsewhere"
 
 
+def reading(instances: list[Instance], first: Path, **more: Any) -> Read:
+    return Read("the input", "2026-01-05T08:00:00+00:00", CARD, unread(instances, first), NOTHING, **more)
+
+
 @pytest.fixture
 def made(tiny_ct: list[Path], tmp_path: Path) -> tuple[Result, Dataset, list[Instance]]:
     instances = [read_file(path) for path in tiny_ct[1:]]
-    made_at = "2026-01-05T08:00:00+00:00"
-    result = encode_unfit(CARD, instances, tiny_ct[1], REASON, tmp_path, key="the input", made_at=made_at)
+    result = encode_unfit(reading(instances, tiny_ct[1]), REASON, tmp_path)
     return result, dcmread(tmp_path / result.path), instances
 
 
@@ -66,8 +74,7 @@ def test_the_same_input_gives_the_same_bytes(tiny_ct: list[Path], tmp_path: Path
     instances = [read_file(path) for path in tiny_ct[1:]]
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        made_at = "2026-01-05T08:00:00+00:00"
-        encode_unfit(CARD, instances, tiny_ct[1], REASON, tmp_path / name, key="the input", made_at=made_at)
+        encode_unfit(reading(instances, tiny_ct[1]), REASON, tmp_path / name)
     assert (tmp_path / "a" / "unfit.dcm").read_bytes() == (tmp_path / "b" / "unfit.dcm").read_bytes()
 
 
@@ -77,3 +84,36 @@ def test_dciodvfy_finds_no_error(made: tuple[Result, Dataset, list[Instance]], t
         pytest.skip("dciodvfy is not installed")
     checked = subprocess.run([tool, str(tmp_path / made[0].path)], capture_output=True, text=True, check=False)
     assert [line for line in checked.stderr.splitlines() if line.startswith("Error")] == []
+
+
+def test_it_says_where_it_comes_from_and_follows_the_style(tiny_ct: list[Path], tmp_path: Path) -> None:
+    origin, style = Provenance("aa", "bb", "cc", "dd"), Style(500, "AI: {title} {kind}")
+    instances = [read_file(path) for path in tiny_ct[1:]]
+    result = encode_unfit(reading(instances, tiny_ct[1], provenance=origin, style=style), REASON, tmp_path)
+    report = dcmread(tmp_path / result.path)
+    assert Provenance.of(result.provenance) == origin
+    assert "weights=aa" in report.ContributingEquipmentSequence[-1].ContributionDescription
+    assert report.SeriesDescription == "AI: overread ct_chest UNFIT"
+    assert 500 <= report.SeriesNumber < 1400
+
+
+def test_it_names_the_report_that_it_replaces(tiny_ct: list[Path], tmp_path: Path) -> None:
+    instances = [read_file(path) for path in tiny_ct[1:]]
+    before = Result("sr", "1.2.840.10008.5.1.4.1.1.88.34", "1.2.3", "1.2", instances[0].study_uid, "", "", "")
+    result = encode_unfit(reading(instances, tiny_ct[1], superseded=(before,)), REASON, tmp_path)
+    (study,) = dcmread(tmp_path / result.path).PredecessorDocumentsSequence
+    assert study.ReferencedSeriesSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == "1.2.3"
+
+
+def test_what_is_not_the_patients_does_not_pass_the_gate(
+    tiny_ct: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = seal.save
+
+    def of_another(report: Dataset, *given: Any, **more: Any) -> Result:
+        report.add_new("PatientID", "LO", "SOMEBODY")
+        return save(report, *given, **more)
+
+    monkeypatch.setattr(seal, "save", of_another)
+    with pytest.raises(Misplaced, match="PatientID of the result differs from the source"):
+        encode_unfit(reading([read_file(path) for path in tiny_ct[1:]], tiny_ct[1]), REASON, tmp_path)

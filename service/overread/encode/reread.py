@@ -1,0 +1,189 @@
+"""A written object read again, independent of what wrote it: header, functional groups and pixels frame by frame.
+
+Only the header is given to pydicom. Thousands of functional groups and hundreds of megabytes of pixels are walked as
+bytes, inflated on the way, so that reading back costs little time and the memory of one frame.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
+
+FRAME_GROUPS, PIXELS, ITEM, DELIMITER = 0x52009230, 0x7FE00010, 0xFFFEE000, 0xFFFEE0DD
+_LONG = frozenset(b.encode() for b in ["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
+_TAG = struct.Struct("<HH")
+_CHUNK = 1 << 16
+
+
+class _Stream:
+    """The data set of a file, inflated when it is deflated."""
+
+    def __init__(self, file: BinaryIO, *, deflated: bool) -> None:
+        self._file = file
+        self._inflate = zlib.decompressobj(-15) if deflated else None
+        self._ready = b""
+
+    def read(self, count: int) -> bytes:
+        """Exactly ``count`` bytes; raises ValueError when there are fewer."""
+        data = self.some(count)
+        if len(data) != count:
+            raise ValueError("the object ends too soon")
+        return data
+
+    def some(self, count: int) -> bytes:
+        """``count`` bytes, or what is left."""
+        if self._inflate is None:
+            return self._file.read(count)
+        parts, missing = [], count
+        while missing:
+            if not self._ready:
+                fed = self._inflate.unconsumed_tail or self._file.read(_CHUNK)
+                self._ready = self._inflate.decompress(fed, max(missing, _CHUNK))
+                if not self._ready and not fed:
+                    break
+            parts.append(self._ready[:missing])
+            missing -= len(parts[-1])
+            self._ready = self._ready[len(parts[-1]) :]
+        return b"".join(parts)
+
+
+@dataclass(frozen=True)
+class Reread:
+    """What a file holds: ``header`` without functional groups of frames and pixels; ``groups`` the bytes of the former;
+    ``frames`` gives the pixels of one frame after the other, once, as (rows, columns) uint8."""
+
+    meta: FileMetaDataset
+    header: Dataset
+    head: bytes
+    groups: bytes
+    frames: Iterator[NDArray[np.uint8]]
+
+
+@contextmanager
+def reread(path: Path) -> Iterator[Reread]:
+    """Read ``path`` again. Raises ValueError and pydicom's errors when it cannot be read."""
+    with path.open("rb") as file:
+        meta = read_file_meta_info(path)
+        file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
+        syntax = UID(meta.TransferSyntaxUID)
+        stream = _Stream(file, deflated=syntax == DeflatedExplicitVRLittleEndian)
+        head, groups, length = _walk(stream)
+        header = read_dataset(BytesIO(head), False, True)
+        header.file_meta = meta
+        frames = _frames(stream, header, length, path) if length is not None else iter(())
+        yield Reread(meta, header, head, groups, frames)
+
+
+def _walk(stream: _Stream) -> tuple[bytes, bytes, int | None]:
+    """The elements before the pixels without the functional groups, those, and the length of the pixels (None: there
+    are none)."""
+    head: list[bytes] = []
+    groups = b""
+    while True:
+        start = stream.some(8)
+        if len(start) < 8:
+            return b"".join(head), groups, None
+        group, number = _TAG.unpack_from(start)
+        tag, vr = group << 16 | number, start[4:6]
+        if tag == 0 and vr == b"\0\0":  # the byte that pads a deflated data set to an even length
+            return b"".join(head), groups, None
+        if vr in _LONG:
+            start += stream.read(4)
+            length = int.from_bytes(start[8:12], "little")
+        else:
+            length = int.from_bytes(start[6:8], "little")
+        if tag == PIXELS:
+            return b"".join(head), groups, length
+        if length == 0xFFFFFFFF:
+            raise ValueError("a sequence of undefined length, which nobody here writes")
+        value = stream.read(length)
+        if tag == FRAME_GROUPS:
+            groups = value
+        else:
+            head += [start, value]
+
+
+def elements(data: bytes, begin: int, end: int) -> dict[int, tuple[int, int]]:
+    """The elements of one item: tag → where its value begins and ends in ``data``. Lengths are defined."""
+    found: dict[int, tuple[int, int]] = {}
+    while begin < end:
+        group, number = _TAG.unpack_from(data, begin)
+        if data[begin + 4 : begin + 6] in _LONG:
+            value, length = begin + 12, int.from_bytes(data[begin + 8 : begin + 12], "little")
+        else:
+            value, length = begin + 8, int.from_bytes(data[begin + 6 : begin + 8], "little")
+        if value + length > end:
+            raise ValueError("an element is longer than the item that holds it")
+        found[group << 16 | number] = (value, value + length)
+        begin = value + length
+    return found
+
+
+def items(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """The items of a sequence's value: where each begins and ends in ``data``."""
+    while begin < end:
+        group, number = _TAG.unpack_from(data, begin)
+        length = int.from_bytes(data[begin + 4 : begin + 8], "little")
+        if (group << 16 | number) != ITEM or begin + 8 + length > end:
+            raise ValueError("a sequence holds something that is no item")
+        yield begin + 8, begin + 8 + length
+        begin += 8 + length
+
+
+def _frames(stream: _Stream, header: Dataset, length: int, path: Path) -> Iterator[NDArray[np.uint8]]:
+    shape = int(header.Rows), int(header.Columns)
+    count, bits = int(header.get("NumberOfFrames", 1)), int(header.BitsAllocated)
+    if length == 0xFFFFFFFF:
+        return iter(dcmread(path).pixel_array.reshape(count, *shape))
+    if length != (total := -(-count * shape[0] * shape[1] * bits // 8)) + total % 2:
+        raise ValueError("the pixels are not as many as the frames say")
+    return _bits(stream, shape, count) if bits == 1 else _bytes(stream, shape, count)
+
+
+def _bytes(stream: _Stream, shape: tuple[int, int], count: int) -> Iterator[NDArray[np.uint8]]:
+    for _ in range(count):
+        yield np.frombuffer(stream.read(shape[0] * shape[1]), np.uint8).reshape(shape)
+
+
+def _bits(stream: _Stream, shape: tuple[int, int], count: int) -> Iterator[NDArray[np.uint8]]:
+    """One bit a pixel, the first in the lowest, running on from frame to frame (PS3.5 8.1.1). Bytes that are zero are
+    not unpacked."""
+    size, kept = shape[0] * shape[1], b""
+    plane = np.zeros(size, np.uint8)
+    for n in range(count):
+        lead = n * size % 8
+        data = kept[:1] * (lead > 0) + stream.read(-(-(lead + size) // 8) - (lead > 0))
+        kept = data[-1:]
+        packed = np.frombuffer(data, np.uint8)
+        held = np.flatnonzero(packed)
+        plane[:] = 0
+        if len(held):
+            first, last = int(held[0]), int(held[-1]) + 1
+            bits = np.unpackbits(packed[first:last], bitorder="little")
+            begin = first * 8 - lead
+            skip = max(-begin, 0)
+            bits = bits[skip : skip + size - max(begin, 0)]
+            plane[max(begin, 0) : max(begin, 0) + len(bits)] = bits
+        yield plane.reshape(shape)
+
+
+def readable(data: bytes) -> Dataset:
+    """A data set of bytes, Explicit VR Little Endian."""
+    buffer = DicomBytesIO(data)
+    buffer.is_little_endian, buffer.is_implicit_VR = True, False
+    found: Dataset = read_dataset(buffer, False, True)
+    return found

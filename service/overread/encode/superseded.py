@@ -1,0 +1,43 @@
+"""What a reading replaces: the results of the model's earlier readings of the study.
+
+A report names the report before it (Predecessor Documents Sequence, PS3.3 C.17.2). A segmentation has no such
+attribute: it follows the one before it by series number, series description and content time, and the report says
+which one counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from pydicom.dataset import Dataset
+
+from overread.domain.result import Result
+from overread.ports import Read
+
+
+def predecessor(read: Read, variant: str) -> Result | None:
+    """The latest superseded report: of the same ``variant``, or of any when there was none of it. A notice that the
+    study could not be analysed is one too."""
+    reports = [r for r in read.superseded if r.kind in ("sr", "unfit")]
+    latest = [r for r in reports if r.kind == reports[0].kind]
+    return next((r for r in latest if r.variant == variant), latest[0] if latest else None)
+
+
+def withdrawn(read: Read, variant: str, current: Collection[str]) -> list[Result]:
+    """What a destination of ``variant`` may have that counts no longer; never what is among the ``current`` UIDs, nor
+    what withdraws itself."""
+    return [
+        r
+        for r in read.superseded
+        if r.variant in ("", variant) and r.kind != "rejection" and r.sop_instance_uid not in current
+    ]
+
+
+def reference(result: Result) -> Dataset:
+    """``result`` as a builder wants an object that is referred to."""
+    dataset = Dataset()
+    dataset.SOPClassUID = result.sop_class_uid
+    dataset.SOPInstanceUID = result.sop_instance_uid
+    dataset.SeriesInstanceUID = result.series_uid
+    dataset.StudyInstanceUID = result.study_uid
+    return dataset
