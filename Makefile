@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check peers conformance bench-ingest clean
+.PHONY: demo test check peers conformance bench-ingest bench-encode clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/overread demo $(if $(STUDY),--study "$(STUDY)")
@@ -27,6 +27,10 @@ conformance: $(VENV)/.dev
 # Receiving, beside Orthanc and DCMTK: make bench-ingest ARGS="--rounds 5 --json figures.json"; see tests/bench/README.md.
 bench-ingest: $(VENV)/.dev peers
 	$(BIN)/python tests/bench/ingest.py $(ARGS)
+
+# Encoding, beside highdicom and dcmqi: make bench-encode ARGS="--rounds 5 --json figures.json".
+bench-encode: $(VENV)/.dev peers
+	$(BIN)/python tests/bench/encode.py $(ARGS)
 
 $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
