@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check peers conformance bench-ingest bench-stow clean
+.PHONY: demo test check peers conformance bench-ingest bench-stow bench-encode clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/overread demo $(if $(STUDY),--study "$(STUDY)")
@@ -30,6 +30,10 @@ bench-ingest: $(VENV)/.dev peers
 
 bench-stow: $(VENV)/.dev peers
 	$(BIN)/python tests/bench/stow.py $(ARGS)
+
+# Encoding, beside highdicom and dcmqi: make bench-encode ARGS="--rounds 5 --json figures.json".
+bench-encode: $(VENV)/.dev peers
+	$(BIN)/python tests/bench/encode.py $(ARGS)
 
 $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .

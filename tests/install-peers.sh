@@ -1,6 +1,12 @@
 #!/bin/sh
 # Install what the tests talk to, where this machine is Debian's and lets us; otherwise say what will be skipped.
 set -eu
+# dcmqi wants an environment of its own: its companions ask for other versions than ours.
+if ! command -v segimage2itkimage >/dev/null 2>&1 && [ ! -x .venv-dcmqi/bin/segimage2itkimage ] && [ -x .venv/bin/python ]; then
+    .venv/bin/python -m venv .venv-dcmqi && .venv-dcmqi/bin/pip install --quiet --disable-pip-version-check "dcmqi>=1.5,<2" ||
+        echo "dcmqi cannot be installed: tests that need it will be skipped"
+fi
+
 packages=""
 lacks() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || packages="$packages $2"; }
 

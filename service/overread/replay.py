@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from overread import wiring
 from overread.domain.card import Card
-from overread.domain.errors import ConfigError, Refused, Stumbled, Unfit
+from overread.domain.errors import ConfigError, OverreadError, Refused, Unfit
 from overread.domain.events import Event
 from overread.domain.job import Job
 from overread.domain.provenance import Provenance
@@ -58,7 +58,8 @@ def replay(settings: Settings, job_id: int, engine: Engine | None = None) -> Out
         folder = Path(ending.enter_context(tempfile.TemporaryDirectory(prefix="overread-replay-")))
         journey = _journey(settings, books, engine, results)
         lines = [*_changes(journey, job, card, results)]
-        told = [*_compare(journey, results, _again(journey, job, card, folder), folder)]
+        again = _again(journey, job, card, folder, was_unfit=any(r.kind == wiring.UNFIT for r in results))
+        told = [*_compare(journey, results, again, folder)]
     return Outcome((*lines, *(line for line, _ in told)), all(same for _, same in told))
 
 
@@ -106,21 +107,26 @@ def _changes(journey: Journey, job: Job, card: Card, results: Sequence[Result]) 
             yield f"  changed since then: {name} ({before[:16]} then, {getattr(now, name)[:16]} now)"
 
 
-def _again(journey: Journey, job: Job, card: Card, folder: Path) -> list[Result]:
+def _again(journey: Journey, job: Job, card: Card, folder: Path, *, was_unfit: bool) -> list[Result]:
+    """What the journey makes now; of an input that was refused then, the notice that says so."""
     try:
-        volumes = _volumes(journey, job, card)
+        volumes = _volumes(journey, job, card, was_unfit=was_unfit)
         findings = journey.read(card, volumes, lambda _: None)
         return journey.encoding.encode(journey.describe(job, card, volumes[0], findings), folder)
     except Unfit as error:
+        if not was_unfit:
+            raise Refused(f"job {job.id} would not read its images now: {error}") from None
         return [journey.notice(job, card, str(error), folder)]
 
 
-def _volumes(journey: Journey, job: Job, card: Card) -> tuple[Volume, ...]:
+def _volumes(journey: Journey, job: Job, card: Card, *, was_unfit: bool) -> tuple[Volume, ...]:
     if not journey.instances(job):
         raise Refused(f"the images of job {job.id} are gone from the spool; send the study again")
     try:
         return journey.load(job, card)
-    except Stumbled as error:
+    except OverreadError as error:
+        if was_unfit and isinstance(error, Unfit):
+            raise
         raise Refused(f"the images of job {job.id} are not what it read: {error}") from None
 
 

@@ -278,3 +278,5 @@ def test_a_study_with_a_gap_is_answered_with_the_reason(service: Callable[..., S
         assert report.PatientID == dcmread(study.files[0]).PatientID
         assert "unfit, which will be the answer: slices are missing" in house.ask("explain", study.uid).stdout
         wait_for(lambda: deliveries(house, study, "pacs") == [("VERIFIED", 1)], 30, "the proof")
+        again = house.ask("replay", str(house.jobs(study.uid)[0][0])).stdout
+        assert "unfit: the same, byte for byte" in again

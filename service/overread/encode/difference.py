@@ -26,7 +26,7 @@ def differences(stored: Path, again: Path) -> Iterator[str]:
         if a.groups != b.groups:
             yield "PerFrameFunctionalGroupsSequence"
         pairs = zip_longest(a.frames, b.frames)
-        wrong = sum(x is None or y is None or not np.array_equal(x, y) for x, y in pairs)
+        wrong = sum(not x or not y or x.first != y.first or not np.array_equal(x.pixels, y.pixels) for x, y in pairs)
         if wrong:
             yield f"PixelData ({wrong} frames)"
 

@@ -95,36 +95,23 @@ def _rebuilt(
     rebuilt = np.zeros(layer.mask.shape, np.uint8)
     values = np.zeros(256, np.uint8)
     values[1 : len(layer.segments) + 1] = [segment.value for segment in layer.segments]
-    for n, (group, plane) in enumerate(zip(groups, found.frames, strict=True), 1):
-        if (rows := span(plane)) is None:
-            continue
-        k, part = slices[group.named], plane[rows]
-        target = rebuilt[k, rows]
-        where = part > 0
+    for n, (group, (first, part)) in enumerate(zip(groups, found.frames, strict=True), 1):
+        k = slices[group.named]
+        target = rebuilt[k, first : first + len(part)]
+        where = part.view(np.bool_) if binary else part > 0
         if target[where].any():
             raise Misplaced(f"frame {n} of the segmentation overlaps another on slice {k + 1}")
         target[where] = values[group.number] if binary else values[part[where]]
     return rebuilt
 
 
-def span(plane: NDArray[np.uint8]) -> slice | None:
-    """The rows of ``plane`` in which anything is."""
-    flat = plane.reshape(-1)
-    words = flat[: len(flat) // 8 * 8].view(np.uint64)
-    held = np.flatnonzero(words)
-    rest = flat[len(words) * 8 :].any()
-    if not len(held) and not rest:
-        return None
-    columns = plane.shape[1]
-    first = int(held[0]) * 8 // columns if len(held) else plane.shape[0] - 1
-    return slice(first, plane.shape[0] if rest else (int(held[-1]) * 8 + 7) // columns + 1)
-
-
 def _same_fractions(found: Reread, groups: list[Group], slices: Mapping[str, int], layer: Layer, read: Read) -> None:
     """Each frame holds the probabilities of its segment on its slice; those without a frame are nowhere above zero."""
     told: set[tuple[int, int]] = set()
-    for n, (group, plane) in enumerate(zip(groups, found.frames, strict=True), 1):
+    for n, (group, (first, part)) in enumerate(zip(groups, found.frames, strict=True), 1):
         segment, k = layer.segments[group.number - 1], slices[group.named]
+        plane = np.zeros(layer.mask.shape[1:], np.uint8)
+        plane[first : first + len(part)] = part
         if not np.array_equal(plane, fraction(read.findings.probabilities[segment.value][k])):
             raise Misplaced(f"frame {n} of the segmentation differs from the probabilities of the findings")
         told.add((segment.value, k))

@@ -76,7 +76,9 @@ def _excerpt(path: Path, target: Path) -> None:
                 out.write(explicit.sequence(FRAME_GROUPS, found.groups[: kept[-1][1]]))
             out.write(explicit.encoded(header[FRAME_GROUPS + 1 :]))
             if planes:
-                pixels = np.stack(planes)
+                pixels = np.zeros((len(planes), header.Rows, header.Columns), np.uint8)
+                for plane, (first, rows) in zip(pixels, planes, strict=True):
+                    plane[first : first + len(rows)] = rows
                 data = np.packbits(pixels, bitorder="little") if header.BitsAllocated == 1 else pixels
                 raw = data.tobytes()
                 out.write(explicit.start(PIXELS, b"OB", len(raw) + len(raw) % 2) + raw + bytes(len(raw) % 2))

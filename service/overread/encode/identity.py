@@ -42,6 +42,11 @@ def maker(card: Card) -> Maker:
     )
 
 
+def makers(card: Card) -> tuple[Maker, ...]:
+    """Every algorithm that has a part in a result of ``card``, the one that it goes by first."""
+    return (maker(card),)
+
+
 def uid(key: str, role: str) -> str:
     """A UID below 2.25 (PS3.5 B.2), the same for the same reading and ``role``."""
     return _uid(f"{role}|{key}")

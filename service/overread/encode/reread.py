@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,16 +61,23 @@ class _Stream:
         return b"".join(parts)
 
 
+class Rows(NamedTuple):
+    """The rows of a frame in which anything is: where they begin, and their pixels, (rows, columns) uint8."""
+
+    first: int
+    pixels: NDArray[np.uint8]
+
+
 @dataclass(frozen=True)
 class Reread:
-    """What a file holds: ``header`` without functional groups of frames and pixels; ``groups`` the bytes of the former;
-    ``frames`` gives the pixels of one frame after the other, once, as (rows, columns) uint8."""
+    """What a file holds: ``header`` without functional groups of frames and pixels, and as the bytes of ``head``;
+    ``groups`` the bytes of the former; ``frames`` gives one frame after the other, once."""
 
     meta: FileMetaDataset
     header: Dataset
     head: bytes
     groups: bytes
-    frames: Iterator[NDArray[np.uint8]]
+    frames: Iterator[Rows]
 
 
 @contextmanager
@@ -144,41 +151,52 @@ def items(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
         begin += 8 + length
 
 
-def _frames(stream: _Stream, header: Dataset, length: int, path: Path) -> Iterator[NDArray[np.uint8]]:
+def _frames(stream: _Stream, header: Dataset, length: int, path: Path) -> Iterator[Rows]:
     shape = int(header.Rows), int(header.Columns)
     count, bits = int(header.get("NumberOfFrames", 1)), int(header.BitsAllocated)
     if length == 0xFFFFFFFF:
-        return iter(dcmread(path).pixel_array.reshape(count, *shape))
+        return (_held(plane) for plane in dcmread(path).pixel_array.reshape(count, *shape))
     if length != (total := -(-count * shape[0] * shape[1] * bits // 8)) + total % 2:
         raise ValueError("the pixels are not as many as the frames say")
     return _bits(stream, shape, count) if bits == 1 else _bytes(stream, shape, count)
 
 
-def _bytes(stream: _Stream, shape: tuple[int, int], count: int) -> Iterator[NDArray[np.uint8]]:
+def _bytes(stream: _Stream, shape: tuple[int, int], count: int) -> Iterator[Rows]:
     for _ in range(count):
-        yield np.frombuffer(stream.read(shape[0] * shape[1]), np.uint8).reshape(shape)
+        yield _held(np.frombuffer(stream.read(shape[0] * shape[1]), np.uint8).reshape(shape))
 
 
-def _bits(stream: _Stream, shape: tuple[int, int], count: int) -> Iterator[NDArray[np.uint8]]:
-    """One bit a pixel, the first in the lowest, running on from frame to frame (PS3.5 8.1.1). Bytes that are zero are
+def _held(plane: NDArray[np.uint8]) -> Rows:
+    rows = np.flatnonzero(np.any(plane, axis=1))
+    first, last = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
+    return Rows(first, plane[first:last])
+
+
+def _bits(stream: _Stream, shape: tuple[int, int], count: int) -> Iterator[Rows]:
+    """One bit a pixel, the first in the lowest, running on from frame to frame (PS3.5 8.1.1). Rows that are zero are
     not unpacked."""
-    size, kept = shape[0] * shape[1], b""
-    plane = np.zeros(size, np.uint8)
+    (height, width), kept = shape, b""
     for n in range(count):
-        lead = n * size % 8
-        data = kept[:1] * (lead > 0) + stream.read(-(-(lead + size) // 8) - (lead > 0))
+        lead = n * height * width % 8
+        data = kept[:1] * (lead > 0) + stream.read(-(-(lead + height * width) // 8) - (lead > 0))
         kept = data[-1:]
-        packed = np.frombuffer(data, np.uint8)
-        held = np.flatnonzero(packed)
-        plane[:] = 0
-        if len(held):
-            first, last = int(held[0]), int(held[-1]) + 1
-            bits = np.unpackbits(packed[first:last], bitorder="little")
-            begin = first * 8 - lead
-            skip = max(-begin, 0)
-            bits = bits[skip : skip + size - max(begin, 0)]
-            plane[max(begin, 0) : max(begin, 0) + len(bits)] = bits
-        yield plane.reshape(shape)
+        begin, end = _nonzero(data)
+        first = max(begin * 8 - lead, 0) // width
+        last = min(-(-(end * 8 - lead) // width), height) if end else first
+        start = first * width + lead
+        packed = np.frombuffer(data, np.uint8)[start // 8 : -(-(last * width + lead) // 8)]
+        bits = np.unpackbits(packed, bitorder="little")[start % 8 :][: (last - first) * width]
+        yield Rows(first, bits.reshape(last - first, width))
+
+
+def _nonzero(data: bytes) -> tuple[int, int]:
+    """From which to which byte, in steps of eight, anything in ``data`` is not zero; 0, 0 when nothing is."""
+    whole = len(data) // 8
+    words = np.flatnonzero(np.frombuffer(data, np.uint64, whole))
+    rest = any(data[whole * 8 :])
+    if not len(words):
+        return (whole * 8, len(data)) if rest else (0, 0)
+    return int(words[0]) * 8, len(data) if rest else int(words[-1]) * 8 + 8
 
 
 def readable(data: bytes) -> Dataset:

@@ -64,7 +64,7 @@ def seal(dataset: Dataset, read: Read, sources: Sources) -> None:
     dataset.InstanceCreationDate = dataset.ContentDate
     dataset.InstanceCreationTime = dataset.ContentTime
     acquisition = [i for i in dataset.ContributingEquipmentSequence if _purpose(i) != "109102"]
-    dataset.ContributingEquipmentSequence = [*acquisition, _equipment(read)]
+    dataset.ContributingEquipmentSequence = [*acquisition, *(_equipment(read, m) for m in identity.makers(read.card))]
     with unperturbed():
         for element in sources.identity:
             dataset.add(element)
@@ -125,9 +125,8 @@ def _purpose(item: Dataset) -> str:
     return str(item.PurposeOfReferenceCodeSequence[0].CodeValue)
 
 
-def _equipment(read: Read) -> ContributingEquipment:
-    """The one processing equipment, with its Device UID, as IHE AIR wants it."""
-    made_by = identity.maker(read.card)
+def _equipment(read: Read, made_by: identity.Maker) -> ContributingEquipment:
+    """One algorithm as processing equipment, with its Device UID, as IHE AIR wants it (3:6.5.3.1)."""
     item = ContributingEquipment(
         made_by.manufacturer,
         codes.DCM.ProcessingEquipment,

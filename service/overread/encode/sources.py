@@ -63,7 +63,7 @@ def _tags(*keywords: str) -> list[BaseTag]:
     return [Tag(tag) for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None]
 
 
-_TEXT = frozenset(["AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UT"])
+_TEXT = frozenset(("AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UT"))
 _ESCAPE = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
 
 _FIRST_TAGS = _tags(*IDENTITY, *REQUEST, *_COPIED, *_PLACE)

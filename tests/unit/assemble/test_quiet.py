@@ -48,9 +48,7 @@ def test_the_slowest_modality_decides(modalities: tuple[str, ...], quiet_s: floa
     ],
     ids=["not yet", "quiet", "just now", "an image came after the clock was read", "a clock set back by far"],
 )
-def test_a_study_is_closed_after_its_quiet_time(
-    ledger: Ledger, ct_headers: Headers, now: float, closed: int
-) -> None:
+def test_a_study_is_closed_after_its_quiet_time(ledger: Ledger, ct_headers: Headers, now: float, closed: int) -> None:
     came(ledger, ct_headers(3), 100.0)
     events: list[Event] = []
     assert close_quiet_studies(ledger, QUIET, now, events.append) == closed

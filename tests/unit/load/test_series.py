@@ -88,9 +88,7 @@ def test_values_beyond_sixteen_bits_stay_floats(spool: Spool, brought: Callable)
 
 
 @pytest.mark.parametrize(("first", "last", "padded"), [(0, None, [0]), (1, 3, [1, 2, 3]), (3, 1, [1, 2, 3])])
-def test_padding_becomes_air(
-    spool: Spool, brought: Callable, first: int, last: int | None, padded: list[int]
-) -> None:
+def test_padding_becomes_air(spool: Spool, brought: Callable, first: int, last: int | None, padded: list[int]) -> None:
     def change(_: int, dataset: pydicom.Dataset) -> None:
         pixels = np.full((32, 40), 1100, "<u2")
         pixels[0, :5] = [0, 1, 2, 3, 4]

@@ -130,9 +130,7 @@ def test_a_stumble_is_tried_again_with_growing_patience(
     assert second >= 0.4
 
 
-def test_it_is_given_up_after_the_last_attempt(
-    ledger: Ledger, planned: Planned, shift: Callable[..., Shift]
-) -> None:
+def test_it_is_given_up_after_the_last_attempt(ledger: Ledger, planned: Planned, shift: Callable[..., Shift]) -> None:
     planned("a")
     read, tried = failing(*(WorkerLost("the model's process was ended by SIGSEGV") for _ in range(9)))
     shift(read)
