@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from overread.adopt.bundle import describe
 from overread.adopt.validate import Remark, faults, remarks
 from overread.domain.card import Card
-from overread.domain.errors import OverreadError, Unfit
+from overread.domain.errors import CardError, OverreadError, Stumbled, Unfit
 from overread.domain.findings import Findings
 from overread.domain.geometry import Stack
 from overread.domain.reading import Reading
@@ -70,33 +72,46 @@ def run_tiny(card: Card) -> Iterator[Remark]:
         yield Remark(str(error), wrong=True)
         return
     yield from (Remark(f"adapted: {note}") for note in reading.notes)
+    if volume.voxels.shape != TINY and len(volume.voxels) > 1:
+        yield Remark("it reads images of its own size only; for others its preprocessing would have to pad or resize")
     yield from _unnamed(reading, card)
     shape, seconds = " × ".join(map(str, volume.voxels.shape)), time.monotonic() - began
     yield Remark(f"loaded and read {shape} voxels of noise in {seconds:.1f} s: {summary(findings)}")
 
 
 def read_tiny(worker: WorkerProcess, card: Card) -> tuple[Volume, Reading]:
-    """Let a model read noise: a volume, or one picture where it reads no more."""
-    volume = tiny_volume()
+    """Let a model read noise: a volume, one picture where it reads no more, or what its bundle names as its size."""
+    count = max(1, len(card.inputs))
+    shapes = [TINY, (1, *TINY[1:]), *own_shapes(card)]
+    for shape in shapes[:-1]:
+        with contextlib.suppress(Unfit, Stumbled):
+            volume = tiny_volume(shape)
+            return volume, worker.read([volume] * count, lambda _: None)
+    volume = tiny_volume(shapes[-1])
+    return volume, worker.read([volume] * count, lambda _: None)
+
+
+def own_shapes(card: Card) -> list[tuple[int, int, int]]:
+    """The size of input that a bundle names, for those that read no other; (slices, rows, columns)."""
     try:
-        return volume, worker.read([volume] * max(1, len(card.inputs)), lambda _: None)
-    except Unfit:
-        picture = tiny_volume(1)
-        return picture, worker.read([picture] * max(1, len(card.inputs)), lambda _: None)
+        inputs = describe(card.folder).inputs.values()
+    except CardError:
+        return []
+    sizes = [given.get("spatial_shape") for given in inputs if isinstance(given, dict)]
+    whole = [s for s in sizes if isinstance(s, list) and all(str(n).isdigit() and 0 < int(n) <= 256 for n in s)]
+    return [(int(s[2]) if len(s) == 3 else 1, int(s[1]), int(s[0])) for s in whole if len(s) in (2, 3)]
 
 
-def tiny_volume(slices: int = TINY[0]) -> Volume:
+def tiny_volume(shape: tuple[int, int, int] = TINY) -> Volume:
     """Noise with a brighter block, oblique and anisotropic, as the smallest input that still shows a fault."""
     angle = np.radians(12)
     turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     affine = np.eye(4)
     affine[:3, :3] = turn[:, [2, 1, 0]] * np.array(TINY_SPACING_MM)
-    voxels = np.random.default_rng(7).normal(0, 80, TINY)
-    voxels[4:-4, 8:-8, 8:-8] += 200
-    empty = [Instance(f"1.{k + 1}", "", "1", "1", rows=TINY[1], columns=TINY[2]) for k in range(slices)]
-    middle = (TINY[0] - slices) // 2
-    part = voxels[middle : middle + slices].astype(np.int16)
-    return Volume(part, Stack(tuple(empty), affine, TINY_SPACING_MM), ())
+    voxels = np.random.default_rng(7).normal(0, 80, shape)
+    voxels[tuple(slice(n // 5, n - n // 5) for n in shape)] += 200
+    slices = tuple(Instance(f"1.{k + 1}", "", "1", "1", rows=shape[1], columns=shape[2]) for k in range(shape[0]))
+    return Volume(voxels.astype(np.int16), Stack(slices, affine, TINY_SPACING_MM), ())
 
 
 def try_folder(card: Card, folder: Path, out: Path, progress: Progress) -> Trial:
