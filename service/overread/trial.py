@@ -21,16 +21,19 @@ from overread.domain.findings import Findings
 from overread.domain.geometry import Stack
 from overread.domain.reading import Reading
 from overread.domain.result import Result
-from overread.domain.study import Instance, group
+from overread.domain.study import Instance, Study, group
 from overread.domain.volume import Volume
-from overread.ledger.jobs import Decision, Plan
-from overread.load.series import load
+from overread.ledger.jobs import Decision
+from overread.load.align import align
+from overread.load.quality import require_fit
+from overread.load.series import load_files
 from overread.measure.findings import find
 from overread.ports import Progress, Read
+from overread.route.choice import choose as inputs
 from overread.route.router import route
 from overread.simulate.bench import dicom_files
 from overread.simulate.verdict import Overlay, montage
-from overread.spool import Spool
+from overread.spool.frames import SpoolFrames
 from overread.spool.header import read_file
 
 if TYPE_CHECKING:
@@ -123,9 +126,10 @@ def try_folder(card: Card, folder: Path, out: Path, progress: Progress) -> Trial
 
     files = dicom_files(folder)
     began = time.monotonic()
-    volume, chosen = choose(card, files)
+    volumes, chosen = choose(card, files)
+    volume = volumes[0]
     with _worker(card) as worker:
-        reading = worker.read([volume], progress)
+        reading = worker.read(volumes, progress)
     findings = find(reading, volume, card)
     out.mkdir(parents=True, exist_ok=True)
     read = Read(f"try {volume.stack.digest()} {card.name} {card.digest}", MADE_AT, card, volume, findings)
@@ -138,8 +142,8 @@ def try_folder(card: Card, folder: Path, out: Path, progress: Progress) -> Trial
     return Trial(chosen, findings, tuple(made), picture, time.monotonic() - began)
 
 
-def choose(card: Card, files: Sequence[Path]) -> tuple[Volume, str]:
-    """The volume that the model would read among DICOM files, and the reason; raises Unfit when there is none."""
+def choose(card: Card, files: Sequence[Path]) -> tuple[Sequence[Volume], str]:
+    """The volumes that the model would read among DICOM files, and the reason; raises Unfit when there are none."""
     instances: list[Instance] = []
     for path in files:
         try:
@@ -147,16 +151,29 @@ def choose(card: Card, files: Sequence[Path]) -> tuple[Volume, str]:
         except OverreadError:
             continue  # what the listener would not take, such as a DICOMDIR
     decisions: list[Decision] = []
-    plans: list[Plan] = []
-    for study in sorted({i.study_uid for i in instances}):
-        told, planned = route(group(study, 1, [i for i in instances if i.study_uid == study]), [card])
-        decisions, plans = decisions + told, plans + planned
-    if not plans:
+    reader = SpoolFrames(Path)
+    readable: list[Study] = []
+    for uid in sorted({i.study_uid for i in instances}):
+        study = group(uid, 1, [i for i in instances if i.study_uid == uid])
+        told, planned = route(study, [card], reader=reader)
+        decisions += told
+        readable += [study] if planned else []
+    if not readable:
         reasons = "; ".join(f"{d.series_title}: {d.reason}" for d in decisions if d.series_uid) or "there are no images"
         raise Unfit(f"{card.name} would read none of it: {reasons}")
-    chosen = [i for i in instances if i.series_uid == plans[0].series_uid]
     why = next((f"{d.series_title}: {d.reason}" for d in decisions if d.chosen), "")
-    return load(_AsTheyLie(), chosen), why
+    return _volumes(readable[0], card, reader), why
+
+
+def _volumes(study: Study, card: Card, reader: SpoolFrames) -> Sequence[Volume]:
+    """One for each input of the card, on the grid of the first; raises Unfit when the gate does not let it pass."""
+    best = [choice.best for choice in inputs(study, card, reader) if choice.best is not None]
+    for verdict in best:
+        if verdict.stack is None:
+            raise Unfit(verdict.reason)
+    volumes = [load_files(verdict.stack) for verdict in best if verdict.stack is not None]
+    require_fit(volumes[0], card)
+    return align(volumes, [row.name for row in card.inputs]) if len(volumes) > 1 else volumes
 
 
 def draw(volume: Volume, findings: Findings, path: Path) -> None:
@@ -224,10 +241,3 @@ def _frame(mask: NDArray[np.uint8], value: int, low: Sequence[float], high: Sequ
     edge = np.ones(part.shape, bool)
     edge[:, 1:-1, 1:-1] = False
     part[edge & (part == 0)] = value
-
-
-class _AsTheyLie(Spool):
-    """Files where they are, not in a spool."""
-
-    def __init__(self) -> None:
-        self.root = Path("/")
