@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,23 +13,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from overread.adopt.bundle import describe
 from overread.adopt.validate import Remark, faults, remarks
 from overread.domain.card import Card
-from overread.domain.errors import OverreadError, Unfit
+from overread.domain.errors import CardError, OverreadError, Stumbled, Unfit
 from overread.domain.findings import Findings
 from overread.domain.geometry import Stack
 from overread.domain.reading import Reading
 from overread.domain.result import Result
-from overread.domain.study import Instance, group
+from overread.domain.study import Instance, Study, group
 from overread.domain.volume import Volume
-from overread.ledger.jobs import Decision, Plan
-from overread.load.series import load
+from overread.ledger.jobs import Decision
+from overread.load.align import align
+from overread.load.quality import require_fit
+from overread.load.series import load_files
 from overread.measure.findings import find
 from overread.ports import Progress, Read
+from overread.route.choice import choose as inputs
 from overread.route.router import route
 from overread.simulate.bench import dicom_files
 from overread.simulate.verdict import Overlay, montage
-from overread.spool import Spool
+from overread.spool.frames import SpoolFrames
 from overread.spool.header import read_file
 
 if TYPE_CHECKING:
@@ -70,33 +75,46 @@ def run_tiny(card: Card) -> Iterator[Remark]:
         yield Remark(str(error), wrong=True)
         return
     yield from (Remark(f"adapted: {note}") for note in reading.notes)
+    if volume.voxels.shape != TINY and len(volume.voxels) > 1:
+        yield Remark("it reads images of its own size only; for others its preprocessing would have to pad or resize")
     yield from _unnamed(reading, card)
     shape, seconds = " × ".join(map(str, volume.voxels.shape)), time.monotonic() - began
     yield Remark(f"loaded and read {shape} voxels of noise in {seconds:.1f} s: {summary(findings)}")
 
 
 def read_tiny(worker: WorkerProcess, card: Card) -> tuple[Volume, Reading]:
-    """Let a model read noise: a volume, or one picture where it reads no more."""
-    volume = tiny_volume()
+    """Let a model read noise: a volume, one picture where it reads no more, or what its bundle names as its size."""
+    count = max(1, len(card.inputs))
+    shapes = [TINY, (1, *TINY[1:]), *own_shapes(card)]
+    for shape in shapes[:-1]:
+        with contextlib.suppress(Unfit, Stumbled):
+            volume = tiny_volume(shape)
+            return volume, worker.read([volume] * count, lambda _: None)
+    volume = tiny_volume(shapes[-1])
+    return volume, worker.read([volume] * count, lambda _: None)
+
+
+def own_shapes(card: Card) -> list[tuple[int, int, int]]:
+    """The size of input that a bundle names, for those that read no other; (slices, rows, columns)."""
     try:
-        return volume, worker.read([volume] * max(1, len(card.inputs)), lambda _: None)
-    except Unfit:
-        picture = tiny_volume(1)
-        return picture, worker.read([picture] * max(1, len(card.inputs)), lambda _: None)
+        inputs = describe(card.folder).inputs.values()
+    except CardError:
+        return []
+    sizes = [given.get("spatial_shape") for given in inputs if isinstance(given, dict)]
+    whole = [s for s in sizes if isinstance(s, list) and all(str(n).isdigit() and 0 < int(n) <= 256 for n in s)]
+    return [(int(s[2]) if len(s) == 3 else 1, int(s[1]), int(s[0])) for s in whole if len(s) in (2, 3)]
 
 
-def tiny_volume(slices: int = TINY[0]) -> Volume:
+def tiny_volume(shape: tuple[int, int, int] = TINY) -> Volume:
     """Noise with a brighter block, oblique and anisotropic, as the smallest input that still shows a fault."""
     angle = np.radians(12)
     turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     affine = np.eye(4)
     affine[:3, :3] = turn[:, [2, 1, 0]] * np.array(TINY_SPACING_MM)
-    voxels = np.random.default_rng(7).normal(0, 80, TINY)
-    voxels[4:-4, 8:-8, 8:-8] += 200
-    empty = [Instance(f"1.{k + 1}", "", "1", "1", rows=TINY[1], columns=TINY[2]) for k in range(slices)]
-    middle = (TINY[0] - slices) // 2
-    part = voxels[middle : middle + slices].astype(np.int16)
-    return Volume(part, Stack(tuple(empty), affine, TINY_SPACING_MM), ())
+    voxels = np.random.default_rng(7).normal(0, 80, shape)
+    voxels[tuple(slice(n // 5, n - n // 5) for n in shape)] += 200
+    slices = tuple(Instance(f"1.{k + 1}", "", "1", "1", rows=shape[1], columns=shape[2]) for k in range(shape[0]))
+    return Volume(voxels.astype(np.int16), Stack(slices, affine, TINY_SPACING_MM), ())
 
 
 def try_folder(card: Card, folder: Path, out: Path, progress: Progress) -> Trial:
@@ -108,9 +126,10 @@ def try_folder(card: Card, folder: Path, out: Path, progress: Progress) -> Trial
 
     files = dicom_files(folder)
     began = time.monotonic()
-    volume, chosen = choose(card, files)
+    volumes, chosen = choose(card, files)
+    volume = volumes[0]
     with _worker(card) as worker:
-        reading = worker.read([volume], progress)
+        reading = worker.read(volumes, progress)
     findings = find(reading, volume, card)
     out.mkdir(parents=True, exist_ok=True)
     read = Read(f"try {volume.stack.digest()} {card.name} {card.digest}", MADE_AT, card, volume, findings)
@@ -122,8 +141,8 @@ def try_folder(card: Card, folder: Path, out: Path, progress: Progress) -> Trial
     return Trial(chosen, findings, tuple(made), picture, time.monotonic() - began)
 
 
-def choose(card: Card, files: Sequence[Path]) -> tuple[Volume, str]:
-    """The volume that the model would read among DICOM files, and the reason; raises Unfit when there is none."""
+def choose(card: Card, files: Sequence[Path]) -> tuple[Sequence[Volume], str]:
+    """The volumes that the model would read among DICOM files, and the reason; raises Unfit when there are none."""
     instances: list[Instance] = []
     for path in files:
         try:
@@ -131,16 +150,29 @@ def choose(card: Card, files: Sequence[Path]) -> tuple[Volume, str]:
         except OverreadError:
             continue  # what the listener would not take, such as a DICOMDIR
     decisions: list[Decision] = []
-    plans: list[Plan] = []
-    for study in sorted({i.study_uid for i in instances}):
-        told, planned = route(group(study, 1, [i for i in instances if i.study_uid == study]), [card])
-        decisions, plans = decisions + told, plans + planned
-    if not plans:
+    reader = SpoolFrames(Path)
+    readable: list[Study] = []
+    for uid in sorted({i.study_uid for i in instances}):
+        study = group(uid, 1, [i for i in instances if i.study_uid == uid])
+        told, planned = route(study, [card], reader=reader)
+        decisions += told
+        readable += [study] if planned else []
+    if not readable:
         reasons = "; ".join(f"{d.series_title}: {d.reason}" for d in decisions if d.series_uid) or "there are no images"
         raise Unfit(f"{card.name} would read none of it: {reasons}")
-    chosen = [i for i in instances if i.series_uid == plans[0].series_uid]
     why = next((f"{d.series_title}: {d.reason}" for d in decisions if d.chosen), "")
-    return load(_AsTheyLie(), chosen), why
+    return _volumes(readable[0], card, reader), why
+
+
+def _volumes(study: Study, card: Card, reader: SpoolFrames) -> Sequence[Volume]:
+    """One for each input of the card, on the grid of the first; raises Unfit when the gate does not let it pass."""
+    best = [choice.best for choice in inputs(study, card, reader) if choice.best is not None]
+    for verdict in best:
+        if verdict.stack is None:
+            raise Unfit(verdict.reason)
+    volumes = [load_files(verdict.stack) for verdict in best if verdict.stack is not None]
+    require_fit(volumes[0], card)
+    return align(volumes, [row.name for row in card.inputs]) if len(volumes) > 1 else volumes
 
 
 def draw(volume: Volume, findings: Findings, path: Path) -> None:
@@ -208,10 +240,3 @@ def _frame(mask: NDArray[np.uint8], value: int, low: Sequence[float], high: Sequ
     edge = np.ones(part.shape, bool)
     edge[:, 1:-1, 1:-1] = False
     part[edge & (part == 0)] = value
-
-
-class _AsTheyLie(Spool):
-    """Files where they are, not in a spool."""
-
-    def __init__(self) -> None:
-        self.root = Path("/")

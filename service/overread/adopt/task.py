@@ -17,6 +17,7 @@ OTHERS = {
     "feature": "features for another network",
     "displacement": "a displacement field",
 }
+PHOTOGRAPHED = ("patholog", "nuclei", "nuclear seg", "histolog", "endoscop", "dermat", "fundus", "retina", "cell image")
 PICTURES = frozenset({"r", "g", "b", "red", "green", "blue"})
 
 
@@ -56,7 +57,9 @@ def _require_images(bundle: Described) -> None:
             continue
         channels = given.get("channel_def")
         colours = {str(c).lower() for c in channels.values()} if isinstance(channels, dict) else set()
-        if str(given.get("format", "")).upper() == "RGB" or len(colours & PICTURES) >= 3:
+        about = f"{bundle.text('task')} {bundle.text('name')} {bundle.folder.name}".lower()
+        photographed = str(given.get("num_channels")) == "3" and any(word in about for word in PHOTOGRAPHED)
+        if str(given.get("format", "")).upper() == "RGB" or len(colours & PICTURES) >= 3 or photographed:
             raise CardError(
                 f"its {name} is a colour picture (endoscopy, pathology); overread reads grey values of CT, MR, PET, "
                 "mammography, radiography and ultrasound"

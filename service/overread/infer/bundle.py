@@ -49,6 +49,7 @@ class Bundle:
         torch.backends.cudnn.benchmark = False
         self._notes = tuple(dict.fromkeys(recipe.notes))
         self._flat = _flat(self._way.network, self._way.inferer)
+        self._colours = _colours(self._way.network) if self._flat and len(card.inputs) < 2 else 1
 
     def read(self, volumes: Sequence[Grid], progress: Callable[[float], None]) -> Reading:
         """Read one input; raises CardError when the bundle's output is not what its card says, Unfit when it is given
@@ -76,11 +77,17 @@ class Bundle:
             raise Unfit(f"the model reads one picture, the series has {count} slices")
         seen = []
         for k in range(count):
-            self._reader.hold_plane(volumes, k)
+            self._reader.hold_plane(volumes, k, colours=self._colours)
             outcome = self._way.run(dict(self._item) if isinstance(self._item, dict) else self._item, lambda _: None)
             seen.append(reading(thick(outcome), self._card, plane(volumes[0], k)))
             progress(0.95 * (k + 1) / count)
         return stacked(seen)
+
+
+def _colours(network: torch.nn.Module) -> int:
+    """3 for a network made for colour files: radiographs and mammograms are often kept in them, grey in each colour."""
+    first = next((p for p in network.parameters() if p.ndim == 4), None)
+    return 3 if first is not None and first.shape[1] == 3 else 1
 
 
 def _flat(network: torch.nn.Module, inferer: Any) -> bool:

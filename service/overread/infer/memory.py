@@ -33,16 +33,19 @@ class MemoryReader(ImageReader):  # type: ignore[misc]
         super().__init__()
         self._arrays: list[NDArray[Any]] = []
         self._affine: NDArray[np.float64] = np.eye(4)
+        self._channels_last = False
 
     def hold(self, volumes: Sequence[Grid]) -> None:
         """Volumes on one grid, to be read as (x, y, z)."""
         self._arrays = [grid.voxels.transpose(2, 1, 0) for grid in volumes]
-        self._affine = ras(volumes[0].affine)
+        self._affine, self._channels_last = ras(volumes[0].affine), False
 
-    def hold_plane(self, volumes: Sequence[Grid], k: int) -> None:
+    def hold_plane(self, volumes: Sequence[Grid], k: int, *, colours: int = 1) -> None:
         """Slice ``k`` of each volume, to be read as a picture (x, y) with its own spacing and no place in the patient,
-        as picture files come."""
-        self._arrays = [grid.voxels[k].T for grid in volumes]
+        as picture files come. With ``colours`` each grey value stands for all of them: (x, y, colours)."""
+        planes = [grid.voxels[k].T for grid in volumes]
+        self._channels_last = colours > 1
+        self._arrays = [np.repeat(p[..., None], colours, axis=-1) for p in planes] if colours > 1 else planes
         spacing = np.linalg.norm(volumes[0].affine[:3, [2, 1]], axis=0)
         self._affine = np.diag([*spacing, 1.0, 1.0])
 
@@ -69,11 +72,13 @@ class MemoryReader(ImageReader):  # type: ignore[misc]
         names = img if isinstance(img, list | tuple) else [img]
         arrays = [self._arrays[int(str(n)[len(PREFIX) :])] for n in names]
         array = (arrays[0] if len(arrays) == 1 else np.stack(arrays)).astype(np.float32)
+        spatial = arrays[0].shape[: arrays[0].ndim - self._channels_last]
+        channel = -1 if self._channels_last else (float("nan") if len(arrays) == 1 else 0)
         meta = {
             MetaKeys.AFFINE: self._affine.copy(),
             MetaKeys.ORIGINAL_AFFINE: self._affine.copy(),
             MetaKeys.SPACE: SpaceKeys.RAS,
-            MetaKeys.SPATIAL_SHAPE: np.asarray(arrays[0].shape),
-            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan") if len(arrays) == 1 else 0,
+            MetaKeys.SPATIAL_SHAPE: np.asarray(spatial),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: channel,
         }
         return array, meta

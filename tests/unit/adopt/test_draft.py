@@ -110,6 +110,7 @@ def test_heads_are_told_apart(bundle: Make, changes: dict[str, Any], task: str) 
         ({"output": {"type": "tuples", "format": "points"}}, r"it gives points \(landmarks\)"),
         ({"image": {"type": "noise"}}, "it reads no image but image"),
         ({"image": {"channel_def": {"0": "R", "1": "G", "2": "B"}}}, "its image is a colour picture"),
+        ({"image": {"num_channels": 3}, "task": "Nuclei of histopathology"}, "its image is a colour picture"),
     ],
 )
 def test_what_is_no_finding_is_refused_with_the_reason(bundle: Make, changes: dict[str, Any], reason: str) -> None:

@@ -178,6 +178,15 @@ def test_a_classifier_of_pictures_reads_one(load_bundle: Load) -> None:
         read(model, voxels())
 
 
+def test_a_network_for_colour_files_reads_grey_in_each_colour(load_bundle: Load) -> None:
+    """As radiographs are kept in colour files: (x, y, 3), the channels last."""
+    made = config([SOFTMAX, {"_target_": "AsDiscreted", "keys": "pred", "argmax": True}], dims=2)
+    made["network_def"]["in_channels"] = 3
+    made["preprocessing"]["transforms"][1] = {"_target_": "EnsureChannelFirstd", "keys": "image", "channel_dim": 2}
+    model = load_bundle(made, state([0.0, 1.0], [0.0, -150.5], dims=2, channels=3))
+    np.testing.assert_array_equal(read(model, voxels()).label_map, voxels() > 50)
+
+
 @pytest.mark.parametrize("keys", ["image", ["one", "two", "label"]], ids=["stacked", "by their own keys"])
 def test_several_series_are_read_together(load_bundle: Load, keys: Any) -> None:
     """As channels of one key, or each under its own; a truth that is wanted beside them may be missing."""

@@ -60,7 +60,7 @@ def test_each_input_is_found_by_its_rule(ct_headers: Headers) -> None:
     choices = choose(study, card(*BRATS), Reader())
     found = [c.best.series.first.series_description for c in choices if c.best]
     assert found == ["T1 mprage gd", "T1 mprage", "t2 tse", "t2 FLAIR"]
-    _, (plan,) = route(study, [card(*BRATS)], Reader())
+    _, (plan,) = route(study, [card(*BRATS)], reader=Reader())
     assert (plan.series_uid, plan.input_digest) == (study.series[3].uid, input_digest(choices))
 
 
@@ -73,7 +73,7 @@ def test_the_digest_covers_every_input(ct_headers: Headers) -> None:
 
 def test_an_input_that_is_lacking_is_named(ct_headers: Headers) -> None:
     study = group("1.2", 1, scans(ct_headers, "t2 tse", "T1 mprage", "T1 mprage gd"))
-    decisions, plans = route(study, [card(*BRATS)], Reader())
+    decisions, plans = route(study, [card(*BRATS)], reader=Reader())
     assert plans == []
     assert decisions[-1].reason == "no series of the study is the model's FLAIR"
     assert "as T1c: its description does not match 't1'" in [d.reason for d in decisions]
@@ -145,7 +145,7 @@ def test_ct_chest_declines_what_is_not_for_it(data: Path, tmp_path: Path, name: 
     assert studies
     for uid, instances in studies.items():
         study = group(uid, 1, instances)
-        decisions, plans = route(study, [read_card(CT_CHEST)], SpoolFrames(Path))
+        decisions, plans = route(study, [read_card(CT_CHEST)], reader=SpoolFrames(Path))
         assert plans == []
         assert {d.series_uid for d in decisions if d.series_uid} == {s.uid for s in study.series}
         assert all(d.reason for d in decisions)
