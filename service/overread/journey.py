@@ -65,9 +65,7 @@ class Journey:
         made: list[Result] = []
         with tempfile.TemporaryDirectory(prefix="overread-") as folder:
             for encoder in self.encoders:
-                result = encoder.encode(read, Path(folder), made)
-                if result is not None:
-                    made.append(result)
+                made.extend(encoder.encode(read, Path(folder), made))
             return [self._keep(job, result, Path(folder)) for result in made]
 
     def _keep(self, job: Job, result: Result, folder: Path) -> Result:

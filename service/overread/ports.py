@@ -55,16 +55,19 @@ class Read:
 
 
 class Encoder(Protocol):
-    """Turns findings into one DICOM object of ``sop_class_uid``."""
+    """Turns findings into DICOM objects of one kind, such as one segmentation for each layer of the mask.
+
+    ``sop_class_uid`` is that of most of them.
+    """
 
     kind: str
     sop_class_uid: str
 
-    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Result | None:
-        """Write one Part 10 file into ``folder`` and describe it (``path`` relative to ``folder``).
+    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Sequence[Result]:
+        """Write Part 10 files into ``folder`` and describe them (``path`` relative to ``folder``).
 
-        ``earlier`` are the results already made of this reading, which this one may refer to. None when this kind has
-        nothing to say, such as a segmentation without segments. Raises Misplaced when the geometry gate does not pass.
+        ``earlier`` are the results already made of this reading, which these may refer to. Empty when this kind has
+        nothing to say, such as a segmentation without segments. Raises Misplaced when the gate does not pass.
         """
 
 

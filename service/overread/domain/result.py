@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 @dataclass(frozen=True)
 class Result:
-    """One Part 10 file in the spool. ``path`` is relative to the spool; ``digest`` the SHA-256 of the file."""
+    """One Part 10 file in the spool. ``path`` is relative to the spool; ``digest`` the SHA-256 of the file.
+
+    Results of one job that share an ``alternative`` that is not empty (``seg/1``) say the same in different ways, and
+    a destination gets one of them. ``variant`` names the way (``binary``, ``labelmap``), in each alternative the same;
+    what refers to one of them, such as a report, is made in as many variants.
+    """
 
     kind: str
     sop_class_uid: str
@@ -18,6 +24,20 @@ class Result:
     transfer_syntax_uid: str
     path: str
     digest: str
+    alternative: str = ""
+    variant: str = ""
+
+
+def choose(results: Sequence[Result], order: Sequence[str], takes: Callable[[Result], bool]) -> list[Result]:
+    """Which of one job's ``results`` a destination gets, in their order.
+
+    What has no alternative goes in any case. Of the others go those of one variant: the first of ``order`` that is
+    there and of which the destination ``takes`` every result; when it takes none wholly, the last of ``order`` that is
+    there, so that the refusal is told. References stay right because one variant never refers to another.
+    """
+    there = [v for v in order if any(r.alternative and r.variant == v for r in results)]
+    chosen = next((v for v in there if all(takes(r) for r in results if r.variant == v)), there[-1] if there else "")
+    return [r for r in results if not r.alternative or r.variant == chosen]
 
 
 class DeliveryState(StrEnum):

@@ -44,7 +44,7 @@ class ReportEncoder:
     kind = "sr"
     sop_class_uid = "1.2.840.10008.5.1.4.1.1.88.34"
 
-    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Result | None:
+    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Sequence[Result]:
         """Write ``sr.dcm``, referring to the segmentation among ``earlier`` when there is one.
 
         A report is always made. Raises Misplaced, and leaves no file, when an outline, a number or a reference does not
@@ -55,7 +55,7 @@ class ReportEncoder:
         segmentation = next((result for result in earlier if result.kind == "seg"), None)
         result = seal.save(_build(read, sources, segmentation), folder, self.kind)
         gate.pass_report(folder / result.path, read, sources, segmentation)
-        return result
+        return (result,)
 
 
 def _build(read: Read, sources: Sources, segmentation: Result | None) -> Dataset:

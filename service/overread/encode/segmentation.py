@@ -24,8 +24,8 @@ class SegmentationEncoder:
     kind = "seg"
     sop_class_uid = "1.2.840.10008.5.1.4.1.1.66.4"
 
-    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Result | None:  # noqa: ARG002
-        """Write ``seg.dcm``; None when nothing was found, since an empty segmentation says nothing and is refused by
+    def encode(self, read: Read, folder: Path, earlier: Sequence[Result]) -> Sequence[Result]:  # noqa: ARG002
+        """Write ``seg.dcm``; nothing when nothing was found, since an empty segmentation says nothing and is refused by
         viewers.
 
         Raises Misplaced, and leaves no file, when what was written does not read back as the mask on its slices or when
@@ -33,7 +33,7 @@ class SegmentationEncoder:
         """
         gate.require_consistent(read)
         if not read.findings.mask.any():
-            return None
+            return ()
         sources = read_sources(read.volume)
         if not sources.headers[0].get("FrameOfReferenceUID"):
             raise Misplaced(
@@ -41,7 +41,7 @@ class SegmentationEncoder:
             )
         result = seal.save(_build(read, sources), folder, self.kind)
         gate.pass_segmentation(folder / result.path, read, sources)
-        return result
+        return (result,)
 
 
 def _build(read: Read, sources: Sources) -> Dataset:

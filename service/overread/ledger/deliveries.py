@@ -204,6 +204,8 @@ def as_result(row: ResultRow) -> Result:
         row.transfer_syntax_uid,
         row.path,
         row.digest,
+        row.alternative,
+        row.variant,
     )
 
 

@@ -133,7 +133,7 @@ class EventRow(SQLModel, table=True):
 
 
 class ResultRow(SQLModel, table=True):
-    """One DICOM object made by a job."""
+    """One DICOM object made by a job; ``alternative`` and ``variant`` as in ``domain.result``."""
 
     __tablename__ = "result"
 
@@ -146,6 +146,8 @@ class ResultRow(SQLModel, table=True):
     transfer_syntax_uid: str
     path: str
     digest: str
+    alternative: str = ""
+    variant: str = ""
     made_at: float
 
 

@@ -20,10 +20,16 @@ class Deliver:
     folder: str = ""
     proof: str = "c-find"
     results: tuple[str, ...] = ("seg", "sr")
+    segmentation: tuple[str, ...] = ("binary",)
     timeout_s: float = 30.0
     first_retry_s: float = 5.0
     longest_retry_s: float = 900.0
     give_up_after_h: float = 168.0
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Which variants of a result (``domain.result``) it should get, the most wanted first."""
+        return self.segmentation
 
 
 def check(destinations: tuple[Deliver, ...], source: str) -> None:

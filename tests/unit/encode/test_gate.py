@@ -218,9 +218,9 @@ def test_a_report_that_says_something_else_is_refused(
     read = reading()
     segmentation, report = encoders(["seg", "sr"])
     made = segmentation.encode(read, out, [])
-    assert made is not None
+    assert made
     with pytest.raises(Misplaced, match=reason):
-        report.encode(read, out, [made])
+        report.encode(read, out, made)
     assert [path.name for path in out.iterdir()] == ["seg.dcm"]
 
 
@@ -293,7 +293,7 @@ def test_slices_without_a_frame_of_reference_get_a_report_only(reading: Reading,
     segmentation, report = encoders(["seg", "sr"])
     with pytest.raises(Misplaced, match="FrameOfReferenceUID"):
         segmentation.encode(read, out, [])
-    assert report.encode(read, out, []) is not None
+    assert report.encode(read, out, [])
 
 
 def test_a_source_that_has_gone_may_be_tried_again(reading: Reading, out: Path) -> None:

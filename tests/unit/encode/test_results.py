@@ -29,9 +29,7 @@ Reading = Callable[..., Read]
 def encode(read: Read, folder: Path, *kinds: str) -> dict[str, Result]:
     results: list[Result] = []
     for encoder in encoders(kinds or ENCODERS):
-        result = encoder.encode(read, folder, results)
-        if result is not None:
-            results.append(result)
+        results.extend(encoder.encode(read, folder, results))
     return {result.kind: result for result in results}
 
 
@@ -149,7 +147,7 @@ import pickle, sys, pathlib
 from overread.encode import encoders
 read, results = pickle.loads(pathlib.Path(sys.argv[1]).read_bytes()), []
 for encoder in encoders(["seg", "sr"]):
-    results.append(encoder.encode(read, pathlib.Path(sys.argv[2]), results))
+    results.extend(encoder.encode(read, pathlib.Path(sys.argv[2]), results))
 """
 
 
