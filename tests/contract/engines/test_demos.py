@@ -92,7 +92,7 @@ def test_filters_then_a_model_then_measurements(volume: Volume, tmp_path: Path) 
 def test_a_second_model_within_the_first_ones_region(volume: Volume, tmp_path: Path) -> None:
     card = demos.two_stages(tmp_path)
     both = find(engine("stages")(card, "cpu").read([Grid(volume.voxels, volume.affine)], lambda _: None), volume, card)
-    body, bone = (both.layers[both.layer_of(s.value)] == s.value for s in both.segments)
+    body, bone = (both.layer_of(s.value) == s.value for s in both.segments)
     assert (body == (volume.voxels > -400)).all()
     assert (bone == ((volume.voxels > 150) & body)).all()
     alone = demos.reread(tmp_path, 'name = "body"', 'name = "body"\nkeep = false')
@@ -107,7 +107,7 @@ def test_a_classifier_judges_the_measured_features_of_each_region(volume: Volume
     findings, _ = through(demos.classified(tmp_path), [volume], tmp_path)
     called = {segment.label.name for segment in findings.segments}
     assert called and called <= {"Brighter", "Third"}  # the regions themselves are not kept
-    masks = (findings.layers[findings.layer_of(s.value)] == s.value for s in findings.segments)
+    masks = (findings.layer_of(s.value) == s.value for s in findings.segments)
     together = sum(masks, np.zeros(volume.voxels.shape))
     assert (together.astype(bool) == (volume.voxels > 150)).all()
 
