@@ -166,6 +166,7 @@ def _processes() -> int:
 def _porter(connection: Connection, sockets: socket.socket, settings: Settings) -> None:
     """What runs in each of the listener's processes that serve associations."""
     from overread.observe.logs import install
+    from overread.receive.commitment_report import Reports
     from overread.receive.intake import Intake
     from overread.receive.listener import Door, Listener
     from overread.receive.porter import AskingAdmission, Post, serve
@@ -176,7 +177,8 @@ def _porter(connection: Connection, sockets: socket.socket, settings: Settings) 
     r, post, store = settings.receive, Post(connection), wiring.spool(settings)
     intake = Intake(store, wiring.quarantine(settings), wiring.room_left(settings, store), post.put, post.put)
     door = Door(r.ae_title, r.host, r.port, r.max_pdu_bytes, r.acse_timeout_s, r.dimse_timeout_s, r.network_timeout_s)
-    listener = Listener(door, AskingAdmission(post), intake, post.put, FAST if r.layers else STOCK)
+    reports = Reports(wiring.answer_box(settings), post.put)
+    listener = Listener(door, AskingAdmission(post), intake, post.put, FAST if r.layers else STOCK, reports=reports)
     listener.open()
     serve(connection, sockets, post, listener)
 
@@ -193,7 +195,7 @@ def _clerk(connection: Connection, settings: Settings) -> None:
 
 
 def _watch(settings: Settings) -> Callable[[], None]:
-    from overread.ledger import views
+    from overread.ledger import destinations, views
     from overread.observe.health import Health
     from overread.schedule.clock import Clock
 
@@ -203,14 +205,29 @@ def _watch(settings: Settings) -> Callable[[], None]:
     metrics.watch_backlog(lambda: views.backlog(books, time.time()))
     metrics.watch_disk(store.root)
     clock = Clock(herald, threads=6 + len(settings.deliver))
-    wiring.tick_all(clock, wiring.Watch(settings, books, store, models, herald))
+    watch = wiring.Watch(settings, books, store, models, herald)
+    wiring.tick_all(clock, watch)
+    outboxes = wiring.outboxes(watch)
+    destinations.forsake(books, [d.name for d in settings.deliver])
     checks = {"ledger": wiring.ledger_check(books), "spool": wiring.disk_check(settings, store)}
     o = settings.observe
-    health = Health(metrics.registry, heartbeat=clock.stuck, checks=checks, host=o.host, port=o.watch_port)
+    health = Health(
+        metrics.registry,
+        heartbeat=lambda: [*clock.stuck(), *(name for one in outboxes for name in one.stuck())],
+        checks=checks,
+        host=o.host,
+        port=o.watch_port,
+    )
     health.start()
     clock.start()
+    for outbox in outboxes:
+        outbox.start()
 
     def stop() -> None:
+        for stopping in [threading.Thread(target=outbox.stop) for outbox in outboxes]:
+            stopping.start()
+        for outbox in outboxes:
+            outbox.stop()
         clock.stop()
         health.stop()
         books.close()

@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING
 from overread import __version__
 from overread.domain.card import Card, read_card
 from overread.domain.errors import ConfigError, Unreachable
-from overread.domain.peer import Peer
 from overread.ports import Destination, Herald
 from overread.settings import Deliver, Settings
 
 if TYPE_CHECKING:
+    from overread.deliver.outbox import Outbox
+    from overread.deliver.round import Terms
+    from overread.deliver.sweep import Sweep
     from overread.ledger import Ledger
     from overread.observe.metrics import Metrics
     from overread.receive.admission import Admission
     from overread.schedule.clock import Clock
     from overread.spool import Spool
+    from overread.spool.answers import AnswerBox
     from overread.spool.quarantine import Quarantine
 
 _log = logging.getLogger("overread")
@@ -75,26 +78,67 @@ def ledger(settings: Settings) -> Ledger:
 
 
 def destination(settings: Settings, to: Deliver) -> Destination:
-    """One destination of the settings."""
+    """One destination of the settings. Raises ConfigError when a file that it names cannot be used."""
     from overread.deliver import destination as make
+    from overread.deliver.options import options
 
-    if to.kind == "folder":
-        return make("folder", name=to.name, folder=Path(to.folder))
-    peer = Peer(to.ae_title, to.host, to.port)
-    proof = "none" if to.proof == "none" else "c-find"
-    return make(
-        "dimse",
-        name=to.name,
-        peer=peer,
-        own_ae_title=settings.receive.ae_title,
-        proof=proof,
-        timeout_s=to.timeout_s,
-    )
+    return make(to.kind, **options(to, settings.receive.ae_title, answer_box(settings)))
+
+
+def lazy_destination(settings: Settings, to: Deliver) -> Destination:
+    """The same, made when it is needed: what is wrong with one delays no other."""
+    from overread.deliver.lazy import LazyDestination
+
+    return LazyDestination(to.name, lambda: destination(settings, to))
+
+
+def answer_box(settings: Settings) -> AnswerBox:
+    """Answers to storage commitment that have come and were not read yet, in the spool."""
+    from overread.spool.answers import AnswerBox
+
+    return AnswerBox(settings.data_path / "spool" / "commitment-answers")
 
 
 def result_kinds(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Which kinds of result each destination takes."""
-    return {d.name: d.results for d in settings.deliver}
+    """Which kinds of result each destination takes; a rejection note where earlier results are to be withdrawn."""
+    return {d.name: (*d.results, *(("rejection",) if d.withdraw == "rejection-note" else ())) for d in settings.deliver}
+
+
+def outboxes(watch: Watch) -> list[Outbox]:
+    """The queues of all destinations, not started yet."""
+    from overread.deliver.outbox import Outbox
+
+    return [
+        Outbox(
+            watch.books,
+            lazy_destination(watch.settings, to),
+            delivery_terms(watch.settings, to),
+            watch.store.absolute,
+            watch.herald,
+            concurrency=to.concurrency,
+        )
+        for to in watch.settings.deliver
+    ]
+
+
+def delivery_terms(settings: Settings, to: Deliver) -> Terms:
+    """How a destination is served. Claims carry the data folder's name: its lock sees to it that there is one of us."""
+    from overread.deliver.patience import Patience
+    from overread.deliver.round import Terms
+
+    patience = Patience(to.first_retry_s, to.longest_retry_s, to.give_up_after_h * 3600, to.opens_after)
+    worker = f"{worker_name()}:{settings.data_path.resolve()}"
+    return Terms(patience, worker, to.order == "study", to.timeout_s)
+
+
+def sweep(watch: Watch, to: Deliver) -> Sweep:
+    """The nightly sweep of one destination."""
+    from overread.deliver.round import Round
+    from overread.deliver.sweep import Sweep
+
+    there, terms = lazy_destination(watch.settings, to), delivery_terms(watch.settings, to)
+    one = Round(watch.books, there, terms, watch.store.absolute, watch.herald)
+    return Sweep(watch.books, one, 0.0 if to.proof == "none" else to.sweep_days, watch.herald)
 
 
 def watching(settings: Settings, models: Sequence[Card]) -> tuple[Metrics, Herald]:
@@ -139,7 +183,8 @@ class Watch:
 def tick_all(clock: Clock, watch: Watch) -> None:
     """Everything the watch role does, on the clock."""
     from overread.assemble.quiet import QuietTime, close_quiet_studies
-    from overread.deliver.outbox import Outbox, Patience, settle
+    from overread.deliver.commitment import take_answers
+    from overread.deliver.outbox import settle
     from overread.route.router import route_complete_studies
     from overread.schedule.claims import lapse
     from overread.schedule.retention import Limits, retire
@@ -153,10 +198,9 @@ def tick_all(clock: Clock, watch: Watch) -> None:
     r = settings.retain
     limits = Limits(r.days * 86400, int(r.max_gb * 1024 * MB), r.min_free_mb * MB)
     clock.every(60, "retain", lambda: retire(books, store, limits, time.time()))
+    clock.every(1, "commitment answers", lambda: take_answers(books, answer_box(settings), herald))
     for to in settings.deliver:
-        patience = Patience(to.first_retry_s, to.longest_retry_s, to.give_up_after_h * 3600)
-        outbox = Outbox(books, destination(settings, to), patience, store.absolute, herald)
-        clock.every(1, f"deliver {to.name}", outbox.work)
+        clock.every(600, f"sweep {to.name}", sweep(watch, to).if_due)
 
 
 def ledger_check(books: Ledger) -> Callable[[], str | None]:

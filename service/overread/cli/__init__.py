@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from overread.cli import quarantine, questions, service, simulate
+from overread.cli import deliveries, quarantine, questions, service, simulate
 from overread.domain.errors import OverreadError
 
 DEFAULT_CONFIGS = (Path("overread.toml"), Path("/etc/overread/overread.toml"))
-PARTS = (service, questions, quarantine, simulate)
+PARTS = (service, questions, deliveries, quarantine, simulate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
+from overread.console.deliveries import moment, sent, standings
 from overread.domain.job import JobState
 from overread.ledger import Ledger, views
 from overread.ledger.tables import DecisionRow, StudyRow
@@ -20,6 +20,7 @@ def explain(story: StudyStory) -> Iterator[str]:
     yield from _choices(study, story.decisions)
     for job in story.jobs:
         yield from _job(job)
+        yield from (f"    {line}" for line in sent(job, story.closed_to))
     if study.state == "COMPLETE" and not story.jobs and study.routed_revision == study.revision:
         yield "  No model reads it; nothing more will happen."
 
@@ -34,14 +35,10 @@ def status(ledger: Ledger, now: float, limit: int = 10) -> Iterator[str]:
     yield "jobs        " + (_counted(jobs) or "none yet")
     deliveries = {f"{to} {state}": n for (to, state), n in counts.deliveries.items()}
     yield "deliveries  " + (_counted(deliveries) or "none yet")
+    yield from standings(ledger, now)
     yield from _busy(ledger)
     for row in views.recent_studies(ledger, limit):
         yield f"  {moment(row.last_at)}  {row.state:<9}  {row.instances:>5} instances  {row.modalities:<8}  {row.uid}"
-
-
-def moment(at: float) -> str:
-    """Seconds since the epoch as UTC to the second."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _came(study: StudyRow) -> str:
@@ -89,10 +86,6 @@ def _job(story: JobStory) -> Iterator[str]:
         yield f"    {moment(event.at)}  {event.event} by {event.who}: {event.after}{why}"
     for result in story.results:
         yield f"    made {result.kind}: {result.sop_instance_uid}"
-    for delivery in story.deliveries:
-        why = f" ({delivery.reason})" if delivery.reason else ""
-        yield f"    {delivery.sop_instance_uid} to {delivery.destination}: {delivery.state}{why}"
-
 
 def _busy(ledger: Ledger) -> Iterator[str]:
     for row in views.jobs_in(ledger, [JobState.RUNNING], 10):

@@ -84,7 +84,9 @@ def _level(event: events.Event) -> int:
             return logging.WARNING
         case events.JobMoved(after=JobState.FAILED):
             return logging.WARNING
-        case events.DeliveryTried(outcome="unreachable" | "rejected" | "unproven"):
+        case events.DeliveryTried(outcome="verified" | "accepted" | "sent"):
+            return logging.INFO
+        case events.DeliveryTried() | events.DeliveriesLost() | events.DestinationTurned(open=True):
             return logging.WARNING
     return logging.INFO
 

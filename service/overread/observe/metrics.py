@@ -20,7 +20,11 @@ from overread.observe.labels import Bounded
 from overread.observe.state import BacklogCollector, DiskCollector
 
 STAGES: Final = ("load", "infer", "measure", "encode")
-OUTCOMES: Final = ("verified", "sent", "unreachable", "rejected", "unproven")
+OUTCOMES: Final = (
+    *("verified", "accepted", "sent", "warned", "duplicate"),
+    *("unreachable", "busy", "rejected", "misconfigured", "unproven"),
+)
+TURNS: Final = ("open", "closed")
 REFUSALS: Final = ("calling-ae", "called-ae", "address", "limit", "storage-full")
 DISCREPANCIES: Final = ("unindexed", "missing", "unreadable", "half-written")
 DEATHS: Final = ("crash", "timeout", "memory")
@@ -142,6 +146,12 @@ class Metrics:
         self._delivery_seconds = self._histogram(
             "delivery_duration_seconds", "Seconds an attempt took.", _DELIVERY_S, "destination"
         )
+        self._lost = self._counter(
+            "deliveries_lost", "Results that a destination had proven and that are not there any more.", "destination"
+        )
+        self._turned = self._counter(
+            "destination_turns", "Times that a destination's circuit breaker opened or closed.", "destination", "to"
+        )
 
     def _make_service(self, version: str) -> None:
         self._troubles = self._counter("troubles", "Failures that were contained at an edge.", "where", "error")
@@ -160,6 +170,9 @@ class Metrics:
             self._start_model(self._bound("model", model))
         for destination in (self._bound("destination", d) for d in self._destinations):
             self._delivery_seconds.labels(destination)
+            self._lost.labels(destination)
+            for turn in TURNS:
+                self._turned.labels(destination, self._bound("turn", turn))
             for kind in kinds:
                 for outcome in OUTCOMES:
                     self._attempts.labels(destination, self._bound("kind", kind), self._bound("outcome", outcome))
@@ -196,6 +209,10 @@ class Metrics:
             events.WorkerDied: self._worker_died,
             events.StageTimed: self._stage_timed,
             events.DeliveryTried: self._delivery_tried,
+            events.DeliveriesLost: lambda e: self._lost.labels(self._bound("destination", e.destination)).inc(e.count),
+            events.DestinationTurned: lambda e: self._turned.labels(
+                self._bound("destination", e.destination), self._bound("turn", TURNS[0] if e.open else TURNS[1])
+            ).inc(),
             events.ResultArrived: self._result_arrived,
             events.Trouble: self._trouble,
         }

@@ -15,7 +15,9 @@ from pynetdicom.sop_class import Verification
 
 from overread.domain.events import AssociationClosed, AssociationOpened, AssociationRefused, Trouble
 from overread.ports import Herald
+from overread.receive import commitment_report
 from overread.receive.admission import CONGESTED, Judge, Refusal
+from overread.receive.commitment_report import Reports
 from overread.receive.intake import Claim, Intake, Reception
 from overread.receive.upper_layer import FAST, Layers, Server
 from overread.receive.upper_layer.codec import StoreRequest
@@ -43,13 +45,21 @@ class Listener:
     """Accepts associations and hands what comes to ``intake``."""
 
     def __init__(
-        self, door: Door, admission: Judge, intake: Intake, herald: Herald, layers: Layers = FAST
+        self,
+        door: Door,
+        admission: Judge,
+        intake: Intake,
+        herald: Herald,
+        layers: Layers = FAST,
+        *,
+        reports: Reports | None = None,
     ) -> None:
         self._door = door
         self._admission = admission
         self._intake = intake
         self._herald = herald
         self._layers = layers
+        self._reports = reports
         self._open: dict[Any, bool] = {}  # association → whether it was established
         self._lock = threading.Lock()
         self._server: Server | None = None
@@ -71,6 +81,8 @@ class Listener:
             (evt.EVT_CONN_CLOSE, self._on_end),
             (evt.EVT_C_STORE, self._on_store),
         ]
+        if self._reports is not None:
+            handlers.append((evt.EVT_N_EVENT_REPORT, self._reports.on_event_report))
         self._server = Server(_entity(door), (door.host, door.port), fitting, handlers, bind=bind)
         # pynetdicom collects garbage at every sixtieth connection: what is here now need not be looked through again.
         gc.collect()
@@ -179,8 +191,9 @@ def _entity(door: Door) -> AE:
 
 @lru_cache(maxsize=1)
 def presentation_contexts() -> tuple[Any, ...]:
-    """What the listener accepts: Verification, and every storage SOP Class it knows in every transfer syntax."""
+    """What the listener accepts: Verification, every storage SOP Class it knows in every transfer syntax, and the
+    answers to Storage Commitment."""
     from pynetdicom import build_context
 
     storage = [build_context(cx.abstract_syntax, ALL_TRANSFER_SYNTAXES) for cx in AllStoragePresentationContexts]
-    return (build_context(Verification), *storage)
+    return (build_context(Verification), *storage, commitment_report.context())
