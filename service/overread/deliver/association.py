@@ -42,13 +42,13 @@ WINDOW_BYTES = 1 << 20
 LONGEST_MESSAGE_BYTES = 1 << 30
 LONGEST_PDU_BYTES = 8 * pdu.OUR_MAX_PDU_BYTES
 VERIFICATION, IMPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2"
-_RELEASE_S = 5.0
+_RELEASE_S, _ABORT_S, _ABORT_READS = 5.0, 0.2, 64
 _LAST_MESSAGE_ID = 0xFFFF
 _REMEDIES = {
     (1, 3): "it does not know the calling AE title {own!r}: have it added there",
     (1, 7): "it does not go by the called AE title {peer!r}: correct ae_title",
 }
-_RESULTS = {1: "rejected permanently", 2: "rejected for now"}
+_RESULTS = {1: "rejected (permanent)", 2: "rejected (transient)"}
 _REASONS = {
     (1, 1): "no reason given",
     (1, 2): "application context name not supported",
@@ -191,12 +191,15 @@ class Line:
         self._wire.close()
 
     def abort(self) -> None:
-        """End it at once (A-ABORT), without waiting for anybody."""
+        """End it at once (A-ABORT), without waiting for anybody for long."""
         if self.is_open:
             self.is_open = False
             with contextlib.suppress(OSError):
-                self._wire.settimeout(0.1)
+                self._wire.settimeout(_ABORT_S)
                 self._wire.sendall(pdu.pdu(pdu.ABORT, bytes(4)))
+                for _ in range(_ABORT_READS):  # until the peer closes (PS3.8 9.2.3, AA-3), or the time is up
+                    if not self._wire.recv(1 << 16):
+                        break
             self._wire.close()
 
     def _value(self, deadline: float) -> tuple[int, int, bytes]:
@@ -222,9 +225,12 @@ class Line:
 
     def _send(self, content: bytes, timeout_s: float) -> None:
         self.used_at = time.monotonic()
+        deadline, view = self.used_at + timeout_s, memoryview(content)
         try:
-            self._wire.settimeout(timeout_s)
-            self._wire.sendall(content)
+            while view:
+                # Each bit of progress is waited for as for an answer, and all of it not for ever.
+                self._wire.settimeout(max(0.001, min(self.call.timeout_s, deadline - time.monotonic())))
+                view = view[self._wire.send(view) :]
         except TimeoutError:
             raise self._broken("does not read what is sent") from None
         except OSError:

@@ -28,13 +28,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Calling:
-    """Whom to call and as whom. ``calling_ae`` is ours, another title, or ``borrowed``: that of who sent the study."""
+    """Whom to call and as whom. ``calling_ae`` is ours, another title, or ``borrowed``: that of who sent the study.
+
+    So many ``associations`` are open at once at most.
+    """
 
     peer: Peer
     own_ae_title: str
     calling_ae: str = ""
     timeout_s: float = 30.0
     tls: ssl.SSLContext | None = None
+    associations: int = 1
 
     def title(self, sender: str) -> str:
         """The calling AE title for a study that came from ``sender``."""
@@ -52,7 +56,7 @@ class DimseDestination:
     def __init__(self, name: str, calling: Calling, *, variants: Sequence[str] = (), witness: Witness) -> None:
         self.name, self.calling = name, calling
         self._variants = tuple(variants)
-        self._lines = Lines(calling.peer, calling.timeout_s, calling.tls)
+        self._lines = Lines(calling.peer, calling.timeout_s, calling.tls, calling.associations)
         self._asker = Asker(name, calling.title(""), self._lines)
         self._witness = witness
 
@@ -85,7 +89,7 @@ class DimseDestination:
         with the reason and the remedy."""
         started, peer = time.monotonic(), self.calling.peer
         try:
-            with self._lines.line(self.calling.title(""), [(VERIFICATION, IMPLICIT)]) as line:
+            with self._lines.line(self.calling.title(""), [(VERIFICATION, IMPLICIT)], keep=False) as line:
                 status = echo(line)
         except Rejected as error:
             raise Rejected(f"destination {self.name!r} does not verify: {error}") from None

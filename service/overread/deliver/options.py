@@ -44,7 +44,8 @@ def _dimse(to: Any, own_ae_title: str, box: AnswerBox) -> dict[str, Any]:
     from overread.deliver.dimse import Calling
 
     tls = _tls(to).context(to.name) if to.tls else None
-    calling = Calling(Peer(to.ae_title, to.host, to.port), own_ae_title, to.calling_ae, to.timeout_s, tls)
+    peer = Peer(to.ae_title, to.host, to.port)
+    calling = Calling(peer, own_ae_title, to.calling_ae, to.timeout_s, tls, to.concurrency)
     return {"calling": calling, "witness": _witness(to, proof_of(to), box)}
 
 

@@ -60,6 +60,14 @@ class Sweep:
 
     def now(self, at: float) -> Swept:
         """Sweep. Raises Unreachable, or Rejected, when it cannot be asked; what was found until then counts."""
+        try:
+            return self._all(at)
+        finally:
+            close = getattr(self.round.destination, "close", None)
+            if close is not None:
+                close()
+
+    def _all(self, at: float) -> Swept:
         swept, after = Swept(), 0
         page = Claim("sweep", 0.0, AT_ONCE, in_order=False)
         while found := letters.verified_since(self.ledger, self.name, at - self.days * DAY_S, after, page):

@@ -5,8 +5,8 @@
         └─stumbled/lost──┘  │ └─unfit─▶ NOT_APPLICABLE       SCHEDULED | RUNNING ─cancel─▶ CANCELED
                             └─gave_up─▶ FAILED ◀─gave_up─────┘       FAILED ─requeue─▶ SCHEDULED
 
-A later revision of the study supersedes a job in any state but CANCELED. A person who retries its dead letters makes a
-FAILED job that has read its input DELIVERING again.
+A later revision of the study supersedes a job in any state but CANCELED. A person who has its dead letters tried again
+makes a FAILED job DELIVERING: FAILED ─resend─▶ DELIVERING.
 """
 
 from __future__ import annotations
