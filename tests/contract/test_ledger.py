@@ -848,16 +848,16 @@ def test_a_breaker_opens_after_so_many_failures_is_probed_by_one_and_lets_out_wh
 ) -> None:
     now = time.time()
     mark(ledger, due(ledger, "pacs"), DeliveryState.PENDING, cause="unreachable", not_before=now + 100)
-    stands = [destinations.failed(ledger, "pacs", "down", now, opens_after=3, probe_at=now + 5) for _ in range(3)]
-    assert [s.is_open for s in stands] == [False, False, True]
+    opened = [destinations.failed(ledger, "pacs", "down", now, opens_after=3, probe_at=now + 5) for _ in range(4)]
+    assert opened == [False, False, True, False]
     assert views.backlog(ledger, now).open_destinations == {"pacs"}
     assert not destinations.take_probe(ledger, "pacs", now, 10.0)
     assert destinations.take_probe(ledger, "pacs", now + 6, 10.0)
     assert not destinations.take_probe(ledger, "pacs", now + 6, 10.0)
     assert destinations.answered(ledger, "pacs", now, took=False)
-    assert destinations.stand(ledger, "pacs").failures == 3, "it has only greeted"
+    assert destinations.stand(ledger, "pacs").failures == 4, "it has only greeted"
     assert len(due(ledger, "pacs")) == 2
-    assert destinations.failed(ledger, "pacs", "down", now, opens_after=3, probe_at=now).is_open
+    assert destinations.failed(ledger, "pacs", "down", now, opens_after=3, probe_at=now)
     destinations.answered(ledger, "pacs", now, took=True)
     assert destinations.stand(ledger, "pacs").failures == 0
 

@@ -147,10 +147,8 @@ class Outbox:
         beyond = stand.failures + 2 - self._patience.opens_after
         wait = next_try(max(1, beyond), self._patience.first_s, self._patience.longest_s, self._rng)
         now = time.time()
-        after = destinations.failed(
-            self._ledger, self.name, reason, now, opens_after=self._patience.opens_after, probe_at=now + wait
-        )
-        if after.is_open and not stand.is_open:
+        after = self._patience.opens_after
+        if destinations.failed(self._ledger, self.name, reason, now, opens_after=after, probe_at=now + wait):
             self._herald(DestinationTurned(self.name, True, reason))
 
 

@@ -47,17 +47,17 @@ def stands(ledger: Ledger) -> list[Stand]:
         return [_as_stand(row) for row in session.exec(select(DestinationRow).order_by(col(DestinationRow.name))).all()]
 
 
-def failed(ledger: Ledger, name: str, reason: str, now: float, *, opens_after: int, probe_at: float) -> Stand:
-    """A connection failed; the breaker opens at the ``opens_after``-th in a row. Returns how it stands now."""
+def failed(ledger: Ledger, name: str, reason: str, now: float, *, opens_after: int, probe_at: float) -> bool:
+    """A connection failed; the breaker opens at the ``opens_after``-th in a row. True when this was the one."""
     with ledger.write() as session:
         row = _row(session, name)
         row.failures += 1
         row.reason = reason
-        if row.state != OPEN and row.failures >= opens_after:
+        opens = row.state != OPEN and row.failures >= opens_after
+        if opens:
             row.state, row.since = OPEN, now
         row.probe_at = probe_at
-        session.flush()
-        return _as_stand(row)
+        return opens
 
 
 def answered(ledger: Ledger, name: str, now: float, *, took: bool) -> bool:
