@@ -131,7 +131,8 @@ def take_answers(ledger: Ledger, box: AnswerBox, herald: Herald, now: Callable[[
         awaited = {a.id: a for a in letters.awaited(ledger, answer.transaction_uid)}
         verdicts = {v.id: v for a in awaited.values() if (v := verdict(a, answer, now())) is not None}
         taken = letters.judge(ledger, answer.transaction_uid, list(verdicts.values()))
-        box.done(path, known=bool(awaited))
+        asked_for = {a.sop_instance_uid for a in awaited.values()}
+        box.done(path, wholly=asked_for >= {*answer.succeeded, *answer.failed})
         _tell(ledger, [(awaited[i], verdicts[i]) for i in sorted(taken)], herald, now())
         spoken += len(taken)
     return spoken

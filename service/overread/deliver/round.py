@@ -20,7 +20,7 @@ from overread.ledger.destinations import UNREACHABLE
 from overread.ports import Destination, Herald
 
 AT_ONCE = 50
-FLUSH_S, FLUSH_MARKS = 0.5, 64
+FLUSH_S, FLUSH_MARKS = 0.2, 64
 LEAST_LEASE_S = 60.0
 LARGE_BYTES = 32 << 20
 ASKED_BEFORE_RESENT = 2

@@ -16,8 +16,8 @@ from typing import Any
 
 from overread.spool.durable import write_durable
 
-# What nobody has asked for, or asked for in a ledger that is gone, is not kept for ever.
-STRAY_S = 86_400.0
+# An answer may come before the question has been written down, wholly or in part; what nobody asks for goes after that.
+STRAY_S = 600.0
 MOST_REFERENCES = 100_000
 
 
@@ -76,10 +76,10 @@ class AnswerBox:
                 continue
             yield path, answer
 
-    def done(self, path: Path, *, known: bool) -> None:
-        """An answer has been written into the ledger; one to a question that is not ``known`` stays for a day."""
+    def done(self, path: Path, *, wholly: bool) -> None:
+        """An answer has been written into the ledger, ``wholly`` or not: what is left of it waits for ten minutes."""
         with contextlib.suppress(OSError):
-            if known or path.stat().st_mtime < time.time() - STRAY_S:
+            if wholly or path.stat().st_mtime < time.time() - STRAY_S:
                 path.unlink(missing_ok=True)
 
 

@@ -1,4 +1,4 @@
-"""A ledger full of results that are to go out, without any model having run; and PACS that misbehave in one way each."""
+"""A ledger full of results that are to go out, without any model having run; and a PACS that forgets."""
 
 from __future__ import annotations
 
