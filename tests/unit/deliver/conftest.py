@@ -24,7 +24,8 @@ from pynetdicom import AE
 from overread.domain.peer import Peer
 from overread.domain.result import Result
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parents[1] / "journey")]
 
 Made = tuple[Result, Path]
 BOTH = (str(ExplicitVRLittleEndian), str(ImplicitVRLittleEndian))
@@ -75,11 +76,13 @@ def serve() -> Iterator[Callable[..., Peer]]:
         contexts: dict[str, tuple[str, ...]] | None = None,
         ae_title: str = "PEER",
         ssl_context: Any = None,
+        roles: tuple[str, ...] = (),
         **options: Any,
     ) -> Peer:
         entity = AE(ae_title=ae_title)
         for sop_class, syntaxes in (contexts or {str(SegmentationStorage): BOTH}).items():
-            entity.add_supported_context(sop_class, list(syntaxes))
+            both = sop_class in roles or None
+            entity.add_supported_context(sop_class, list(syntaxes), scu_role=both, scp_role=both)
         for name, value in options.items():
             setattr(entity, name, value)
         server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers, ssl_context=ssl_context)
@@ -117,3 +120,11 @@ def closed_port() -> int:
     """A port where nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def papers(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Certificates, see ``secured``."""
+    from secured import make_papers
+
+    return make_papers(tmp_path_factory.mktemp("papers"))
