@@ -83,9 +83,10 @@ class Destination(Protocol):
     def send(self, items: Sequence[Item]) -> Iterator[tuple[Item, Told]]:
         """Send the objects in their order, and say of each what the destination said, as soon as it has.
 
-        Of results that are variants of one another one goes (``domain.result.choose``); those that are PASSED_OVER are
-        told before anything is sent. It may end early after a BUSY: what is not told of was not sent. Raises
-        Unreachable (try later): the first one that was not told of may have been stored then, unless it is a NoConnection.
+        Of results that are variants of one another one goes (``domain.result.choose``); those that are PASSED_OVER
+        are told before anything is sent. It may end early after a BUSY: what is not told of was not sent. Raises
+        Unreachable (try later): the first one that was not told of may have been stored then, unless it is a
+        NoConnection.
         """
 
     def prove(self, items: Sequence[Item]) -> Iterator[tuple[Item, Proven]]:

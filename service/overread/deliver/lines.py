@@ -16,8 +16,8 @@ KEPT_S = 5.0
 
 
 class Lines:
-    """Associations with one peer, ``most`` at once, for some peers take no more. A line is one thread's while it is lent;
-    after a fault or a silence it is gone."""
+    """Associations with one peer, ``most`` at once, for some peers take no more. A line is one thread's while it is
+    lent; after a fault or a silence it is gone."""
 
     def __init__(self, peer: Peer, timeout_s: float, tls: ssl.SSLContext | None = None, most: int = 1) -> None:
         self.peer, self.timeout_s = peer, timeout_s

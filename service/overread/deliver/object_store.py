@@ -22,8 +22,8 @@ class ObjectStoreDestination:
     """Writes ``<url>/<Study Instance UID>/<SOP Instance UID>.dcm``, and reads it back to prove it.
 
     ``url`` is one that fsspec knows (``s3://bucket/prefix``); ``options_file`` (TOML or JSON) holds what its file
-    system takes, secrets among them. An object appears whole under its name: where the store itself does not see to that,
-    it is written under another name first.
+    system takes, secrets among them. An object appears whole under its name: where the store itself does not see to
+    that, it is written under another name first.
     """
 
     def __init__(self, name: str, url: str, *, options_file: str = "", variants: Sequence[str] = ()) -> None:
@@ -53,7 +53,8 @@ class ObjectStoreDestination:
     def check(self) -> str:
         """Put and remove an object; one line when it works, Unreachable with the reason and the remedy otherwise."""
         key = f"{self._root}/.overread-{secrets.token_hex(4)}"
-        self._reach(lambda: (self._fs.pipe_file(key, b"overread"), self._fs.rm_file(key)))
+        self._reach(lambda: self._put(b"overread", key))
+        self._reach(lambda: self._fs.rm_file(key))
         return f"{self.name}: {self.url} can be written"
 
     def _open(self) -> tuple[Any, str]:

@@ -61,7 +61,8 @@ def _witness(to: Any, proof: str, box: AnswerBox) -> Any:
         return Mover(to.move_ae_title, to.move_port)
     known = {"c-find": by_find, "c-get": by_get, "none": unasked}
     if proof not in known:
-        raise ConfigError(f"destination {to.name!r}: proof is {proof!r}; it can be commitment, c-move, {', '.join(known)}")
+        can_be = ", ".join(("commitment", "c-move", *known))
+        raise ConfigError(f"destination {to.name!r}: proof is {proof!r}; it can be {can_be}")
     return known[proof]
 
 

@@ -67,8 +67,8 @@ def _get(asker: Asker, line: Line, item: Item) -> Fetched | None:
             if message.command.get(INSTANCE) == item.result.sop_instance_uid:
                 fetched = message.data, line.contexts[message.context_id][1]
             keep = {k: message.command[k] for k in (CLASS, INSTANCE) if k in message.command}
-            answer: dict[int, Value] = {FIELD: C_STORE_RQ | RESPONSE, ANSWERED: message.command[MESSAGE_ID], STATUS: 0x0000}
-            line.say(message.context_id, {**keep, **answer})
+            keep |= {FIELD: C_STORE_RQ | RESPONSE, ANSWERED: message.command[MESSAGE_ID], STATUS: 0x0000}
+            line.say(message.context_id, keep)
         elif message.status not in _PENDING:
             _judge(asker, message.status, "C-GET")
             return fetched

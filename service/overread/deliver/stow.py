@@ -152,7 +152,8 @@ class _Client:
         if server.tls.certificate:
             session.cert = (server.tls.certificate, server.tls.key) if server.tls.key else server.tls.certificate
         session.hooks["response"].append(self._remember)
-        self._web = DICOMwebClient(server.url, session=session, timeout=server.timeout_s, chunk_size=_MOST_AT_ONCE_BYTES)
+        whole = 2 * _MOST_AT_ONCE_BYTES  # not chunked, which not every server takes
+        self._web = DICOMwebClient(server.url, session=session, timeout=server.timeout_s, chunk_size=whole)
         self._web.set_http_retry_params(retry=False)  # the outbox has the patience
         port = self._web.port
         self._web.host = f"{self._web.host}:{port}" if port not in (80, 443) else self._web.host

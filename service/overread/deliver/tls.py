@@ -10,7 +10,7 @@ from overread.domain.errors import ConfigError
 
 @dataclass(frozen=True)
 class Tls:
-    """Files: ``ca`` vouches for the destination (empty: the system's), ``certificate`` and ``key`` are ours or empty."""
+    """PEM files: ``ca`` vouches for the destination (empty: the system's); ``certificate`` and ``key`` are ours."""
 
     ca: str = ""
     certificate: str = ""

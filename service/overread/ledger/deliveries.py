@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import and_, exists, or_, update
+from sqlalchemy import and_, exists, func, or_, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
@@ -17,6 +17,7 @@ from overread.ledger.jobs import Move, as_job, move_row
 from overread.ledger.store import Ledger
 from overread.ledger.tables import DeliveryRow, InstanceRow, JobRow, ResultRow
 
+TABLE: Any = DeliveryRow.__table__  # type: ignore[attr-defined]
 REJECTION = "rejection"  # a kind of result that withdraws earlier ones; only who got those gets it
 
 
@@ -168,12 +169,11 @@ def claim(ledger: Ledger, destination: str, state: DeliveryState, terms: Claim) 
         query = select(DeliveryRow).where(*due, col(DeliveryRow.job_id).in_(chosen))
         query = query.order_by(col(DeliveryRow.job_id), col(DeliveryRow.id)).with_for_update(skip_locked=True)
         rows = session.exec(query).all()
-        before = {row.id: row.exposed for row in rows}
-        for row in rows:
-            row.worker, row.lease_until = terms.worker, now + terms.lease_s
-            row.exposed = row.exposed or state is DeliveryState.PENDING
-        session.flush()
-        return told(session, rows, before)
+        values = {"worker": terms.worker, "lease_until": now + terms.lease_s}
+        values |= {"exposed": True} if state is DeliveryState.PENDING else {}
+        taken = TABLE.c.id.in_([row.id for row in rows])
+        session.connection().execute(update(TABLE).where(taken).values(**values))
+        return told(session, rows)
 
 
 def _due(destination: str, state: DeliveryState, now: float, *, in_order: bool) -> tuple[Any, ...]:
@@ -188,10 +188,11 @@ def _due(destination: str, state: DeliveryState, now: float, *, in_order: bool) 
     return (*due, ~exists().where(*same, before, held))
 
 
-def told(session: Session, rows: Sequence[DeliveryRow], before: Mapping[int | None, bool]) -> list[Delivery]:
+def told(session: Session, rows: Sequence[DeliveryRow]) -> list[Delivery]:
+    """The rows as values, as they were read."""
     results = _by(session, ResultRow, ResultRow.sop_instance_uid, {r.sop_instance_uid for r in rows})
     jobs = _by(session, JobRow, JobRow.id, {r.job_id for r in rows})
-    senders = {uid: _sender(session, uid) for uid in {r.study_uid for r in rows}}
+    senders = _senders(session, {r.study_uid for r in rows})
     return [
         Delivery(
             row.id or 0,
@@ -204,10 +205,10 @@ def told(session: Session, rows: Sequence[DeliveryRow], before: Mapping[int | No
             row.asked,
             row.created_at,
             jobs[row.job_id].last_at,
-            senders[row.study_uid],
+            senders.get(row.study_uid, ""),
             row.transaction_uid,
             row.warning,
-            before[row.id],
+            row.exposed,
         )
         for row in rows
     ]
@@ -217,10 +218,12 @@ def _by(session: Session, table: Any, key: Any, values: set[Any]) -> dict[Any, A
     return {getattr(row, key.key): row for row in session.exec(select(table).where(key.in_(values))).all()}
 
 
-def _sender(session: Session, study_uid: str) -> str:
-    query = select(InstanceRow.header).where(InstanceRow.study_uid == study_uid)
-    header = session.exec(query.order_by(col(InstanceRow.received_at)).limit(1)).first()
-    return str((header or {}).get("calling_ae", ""))
+def _senders(session: Session, studies: set[str]) -> dict[str, str]:
+    """Who sent each study: the caller of one of its instances."""
+    i = InstanceRow
+    some = select(func.min(i.sop_instance_uid)).where(col(i.study_uid).in_(studies)).group_by(col(i.study_uid))
+    query = select(i.study_uid, i.header).where(col(i.study_uid).in_(studies), col(i.sop_instance_uid).in_(some))
+    return {uid: str(header.get("calling_ae", "")) for uid, header in session.exec(query).all()}
 
 
 def renew(ledger: Ledger, worker: str, ids: Sequence[int], until: float) -> None:
@@ -239,31 +242,30 @@ def release(ledger: Ledger, worker: str) -> int:
 
 def mark(ledger: Ledger, worker: str, marks: Sequence[Mark]) -> set[int]:
     """Say what became of claimed deliveries, in one step; returns the ids of those that were still this worker's."""
-    if not marks:
+    groups: dict[tuple[Any, ...], list[Mark]] = {}
+    for m in marks:
+        groups.setdefault(tuple(replace(m, id=0).__dict__.values()), []).append(m)
+    if not groups:
         return set()
     with ledger.write() as session:
-        return {m.id for m in marks if _mark(session, worker, m)}
+        return {i for alike in groups.values() for i in _mark(session, worker, alike)}
 
 
-def _mark(session: Session, worker: str, m: Mark) -> bool:
-    now = time.time()
+def _mark(session: Session, worker: str, alike: Sequence[Mark]) -> Sequence[int]:
+    """One statement for all that say the same, for most do."""
+    m, now, d = alike[0], time.time(), TABLE.c
     values: dict[str, Any] = {"state": m.state, "cause": m.cause, "reason": m.reason, "not_before": m.not_before}
-    values |= {"worker": "", "lease_until": 0.0}
     given = {k: getattr(m, k) for k in ("asked", "warning", "exposed", "transaction_uid")}
     values |= {k: value for k, value in given.items() if value is not None}
     if m.tried:
-        values["attempts"] = col(DeliveryRow.attempts) + 1
+        values["attempts"] = d.attempts + 1
     if m.state is DeliveryState.SENT and m.asked == 0:
         values["sent_at"] = now
     if m.state is DeliveryState.VERIFIED:
         values["verified_at"] = now
-    statement = (
-        update(DeliveryRow)
-        .where(col(DeliveryRow.id) == m.id, col(DeliveryRow.worker) == worker)
-        .where(col(DeliveryRow.state).in_(OPEN_STATES))
-        .values(**values)
-    )
-    return bool(session.exec(statement).rowcount)
+    held = (d.id.in_([one.id for one in alike]), d.worker == worker, d.state.in_(OPEN_STATES))
+    statement = update(TABLE).where(*held).values(**values, worker="", lease_until=0.0)
+    return session.connection().execute(statement.returning(d.id)).scalars().all()
 
 
 def settle(ledger: Ledger) -> list[Move]:

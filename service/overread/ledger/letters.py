@@ -112,7 +112,7 @@ def verified_since(ledger: Ledger, destination: str, since: float, after_id: int
     )
     with ledger.read() as session:
         rows = session.exec(query).all()
-        return told(session, rows, {row.id: row.exposed for row in rows})
+        return told(session, rows)
 
 
 def lost(ledger: Ledger, ids: Collection[int], reason: str) -> int:
