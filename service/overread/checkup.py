@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from overread import wiring
 from overread.adopt.validate import faults
-from overread.console.words import moment
+from overread.console.deliveries import moment
 from overread.domain.card import Card, read_card
 from overread.domain.errors import OverreadError, Refused
 from overread.settings import Caller, Receive, Settings

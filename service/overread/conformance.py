@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pydicom.uid import UID
 
 from overread import __version__
-from overread.deliver.dimse import FIND_SOP_CLASS, NATIVE_TRANSFER_SYNTAXES
+from overread.deliver.content import NATIVE_TRANSFER_SYNTAXES
+from overread.deliver.proofs import FIND_SOP_CLASS
 from overread.encode import ENCODERS, encoders
 from overread.receive import admission, seats
 from overread.receive.associations import presentation_contexts

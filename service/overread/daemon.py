@@ -150,8 +150,10 @@ def _listen(settings: Settings) -> Callable[[], None]:
     intake = wiring.intake(settings, store, clerk.add, herald)
     commitment, tls = wiring.commitment(settings, herald), wiring.tls(settings, herald, admission)
     door, layers = wiring.door(settings), wiring.layers(settings)
-    secure = tls if r.tls.port else None
-    listener = Listener(door, admission, intake, herald, layers, tls=secure, crew=crew, commitment=commitment)
+    secure, reports = tls if r.tls.port else None, wiring.reports(settings, herald)
+    listener = Listener(
+        door, admission, intake, herald, layers, tls=secure, crew=crew, commitment=commitment, reports=reports
+    )
     _open(listener, settings, tls)
     crew.start()
     stow = wiring.stow(settings, intake, admission, tls)
@@ -228,9 +230,9 @@ def _porter(connection: Connection, settings: Settings) -> None:
     sys.setswitchinterval(SWITCH_S)
     post = Post(connection)
     intake = wiring.intake(settings, wiring.spool(settings), post.put, post.put)
-    commitment = wiring.commitment(settings, post.put)
+    commitment, reports = wiring.commitment(settings, post.put), wiring.reports(settings, post.put)
     door, layers = wiring.door(settings), wiring.layers(settings)
-    associations = Associations(door, post, intake, post.put, layers, commitment=commitment)
+    associations = Associations(door, post, intake, post.put, layers, commitment=commitment, reports=reports)
     commitment.start()
     serve(connection, post, associations, commitment.stop)
 
@@ -260,7 +262,7 @@ def _clerk(connection: Connection, settings: Settings) -> None:
 
 
 def _watch(settings: Settings) -> Callable[[], None]:
-    from overread.ledger import views
+    from overread.ledger import destinations, views
     from overread.observe.health import Health
     from overread.schedule.clock import Clock
 
@@ -270,14 +272,29 @@ def _watch(settings: Settings) -> Callable[[], None]:
     metrics.watch_backlog(lambda: views.backlog(books, time.time()))
     metrics.watch_disk(store.root)
     clock = Clock(herald, threads=6 + len(settings.deliver))
-    wiring.tick_all(clock, wiring.Watch(settings, books, store, models, herald))
+    watch = wiring.Watch(settings, books, store, models, herald)
+    wiring.tick_all(clock, watch)
+    outboxes = wiring.outboxes(watch)
+    destinations.forsake(books, [d.name for d in settings.deliver])
     checks = {"ledger": wiring.ledger_check(books), "spool": wiring.disk_check(settings, store)}
     o = settings.observe
-    health = Health(metrics.registry, heartbeat=clock.stuck, checks=checks, host=o.host, port=o.watch_port)
+    health = Health(
+        metrics.registry,
+        heartbeat=lambda: [*clock.stuck(), *(name for one in outboxes for name in one.stuck())],
+        checks=checks,
+        host=o.host,
+        port=o.watch_port,
+    )
     health.start()
     clock.start()
+    for outbox in outboxes:
+        outbox.start()
 
     def stop() -> None:
+        for stopping in [threading.Thread(target=outbox.stop) for outbox in outboxes]:
+            stopping.start()
+        for outbox in outboxes:
+            outbox.stop()
         clock.stop()
         health.stop()
         books.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from overread.domain.card import Card, Label
+from overread.domain.delivery import Item, Proven, Told
 from overread.domain.events import Event
 from overread.domain.findings import Findings, Measurement
 from overread.domain.provenance import Provenance, Style
@@ -80,19 +81,27 @@ class Encoder(Protocol):
 
 
 class Destination(Protocol):
-    """Where results go."""
+    """Where results go. Used by several threads at once.
+
+    One that keeps connections open may have a method ``rest()``, which is called when nothing is due.
+    """
 
     name: str
 
-    def send(self, results: Sequence[tuple[Result, Path]]) -> None:
-        """Send the objects; returns when the destination has taken all of them.
+    def send(self, items: Sequence[Item]) -> Iterator[tuple[Item, Told]]:
+        """Send the objects in their order, and say of each what the destination said, as soon as it has.
 
-        Raises Unreachable (try later) or Rejected (never)."""
+        Of results that are variants of one another one goes (``domain.result.choose``); those that are PASSED_OVER
+        are told before anything is sent. It may end early after a BUSY: what is not told of was not sent. Raises
+        Unreachable (try later): the first one that was not told of may have been stored then, unless it is a
+        NoConnection.
+        """
 
-    def prove(self, results: Sequence[Result]) -> bool:
-        """Whether the destination itself says that all of them are there.
+    def prove(self, items: Sequence[Item]) -> Iterator[tuple[Item, Proven]]:
+        """Ask the destination itself for each object.
 
         Raises Unreachable, or Rejected when it cannot be asked at all."""
 
     def check(self) -> str:
-        """One line on whether the destination answers; raises Unreachable with the reason and the remedy."""
+        """One line on whether the destination answers; raises Unreachable, or Rejected when it is there but something
+        is to be mended, with the reason and the remedy."""

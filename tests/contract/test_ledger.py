@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -22,9 +23,11 @@ from overread.domain.errors import ConfigError, Refused, Unreachable
 from overread.domain.job import Job, JobEvent, JobState
 from overread.domain.result import DeliveryState, Result
 from overread.domain.study import Instance
-from overread.ledger import Ledger, arrivals, deliveries, jobs, open_ledger, views
+from overread.ledger import Ledger, arrivals, deliveries, destinations, jobs, letters, open_ledger, views
 from overread.ledger.arrivals import Arrival, Place, Recorded
+from overread.ledger.deliveries import Claim, Delivery, Mark
 from overread.ledger.jobs import Decision, Move, Plan
+from overread.ledger.replaced import superseded
 from overread.ledger.store import HEAD
 from overread.ledger.tables import DecisionRow, DeliveryRow, EventRow, InstanceRow, JobRow, StudyRow
 from overread.ledger.views import StudyStory
@@ -568,14 +571,14 @@ def test_a_newer_version_of_a_model_supersedes_the_older_ones_jobs(ledger: Ledge
 def test_superseding_drops_what_has_not_left_yet(ledger: Ledger, routed: Callable) -> None:
     routed(plan_of("a"))
     read(ledger, claimed(ledger), "seg", "sr")
-    (parcel, *_) = deliveries.due(ledger, "archive", time.time())
-    deliveries.mark(ledger, parcel, DeliveryState.VERIFIED)
+    mark(ledger, due(ledger, "archive"), DeliveryState.VERIFIED)
+    held_up = due(ledger, "pacs")
     (move,) = routed(plan_of("b"))
     assert move.before is JobState.DELIVERING
     states = {("pacs", "seg"): "DROPPED", ("pacs", "sr"): "DROPPED", ("archive", "seg"): "VERIFIED"}
     assert delivery_states(ledger) == states
-    assert deliveries.due(ledger, "pacs", time.time()) == []
-    assert not deliveries.mark(ledger, replace(parcel, delivery_ids=(1, 2, 3)), DeliveryState.SENT)
+    assert due(ledger, "pacs") == []
+    assert not mark(ledger, held_up, DeliveryState.SENT)
 
 
 def test_a_claim_takes_the_most_urgent_and_then_the_oldest(ledger: Ledger, routed: Callable) -> None:
@@ -682,6 +685,20 @@ def results(job: Job, *kinds: str) -> list[Result]:
     ]
 
 
+def due(
+    ledger: Ledger, destination: str, *, worker: str = "out", in_order: bool = True, lease_s: float = 60.0
+) -> list[Delivery]:
+    """Claim what is due, to be sent or to be proven."""
+    terms = Claim(worker, lease_s, 50, in_order)
+    found = deliveries.claim(ledger, destination, DeliveryState.PENDING, terms)
+    return found or deliveries.claim(ledger, destination, DeliveryState.SENT, terms)
+
+
+def mark(ledger: Ledger, claimed: list[Delivery], state: DeliveryState, *, worker: str = "out", **values: Any) -> int:
+    """Mark what was claimed; how many it was still the worker's to mark."""
+    return len(deliveries.mark(ledger, worker, [Mark(d.id, state, **values) for d in claimed]))
+
+
 def read(ledger: Ledger, job: Job, *kinds: str) -> Move | None:
     return deliveries.put(ledger, job.id, "w1", results(job, *kinds), KINDS)
 
@@ -709,51 +726,163 @@ def test_results_and_their_deliveries_are_put_in_one_step(ledger: Ledger, delive
     assert read(ledger, delivering, "seg", "sr") is None
 
 
-def test_what_is_due_at_one_destination_is_one_parcel_a_job(ledger: Ledger, delivering: Job) -> None:
-    (parcel,) = deliveries.due(ledger, "pacs", time.time())
-    assert (parcel.job_id, parcel.model, parcel.destination) == (delivering.id, "lungs", "pacs")
-    assert [r.kind for r in parcel.results] == ["seg", "sr"]
-    assert list(parcel.results) == results(delivering, "seg", "sr")
-    assert (parcel.sent, parcel.attempts, parcel.last_at) == (False, 0, 1.0)
-    assert deliveries.latency_s(parcel, 4.0) == 3.0
-    assert [len(p.results) for p in deliveries.due(ledger, "archive", time.time())] == [1]
-    assert deliveries.due(ledger, "nowhere", time.time()) == []
+def test_what_is_due_at_one_destination_is_claimed_by_one(ledger: Ledger, delivering: Job) -> None:
+    claimed_ = due(ledger, "pacs")
+    assert {(d.job_id, d.model, d.destination, d.attempts, d.last_at) for d in claimed_} == {
+        (delivering.id, "lungs", "pacs", 0, 1.0)
+    }
+    assert [d.result for d in claimed_] == results(delivering, "seg", "sr")
+    assert due(ledger, "pacs", worker="somebody else") == []
+    assert [len(due(ledger, "archive")), due(ledger, "nowhere")] == [1, []]
+
+
+def test_a_claim_that_ran_out_is_taken_by_another_and_the_first_can_say_nothing_more(
+    ledger: Ledger, delivering: Job
+) -> None:
+    late = due(ledger, "pacs", worker="a", lease_s=0.0)
+    taken = due(ledger, "pacs", worker="b")
+    assert [d.id for d in taken] == [d.id for d in late]
+    assert mark(ledger, late, DeliveryState.SENT, worker="a", tried=True) == 0
+    deliveries.renew(ledger, "b", [d.id for d in taken], time.time() + 100)
+    assert mark(ledger, taken, DeliveryState.SENT, worker="b", tried=True) == 2
+
+
+def test_who_was_started_again_gives_back_what_it_held(ledger: Ledger, delivering: Job) -> None:
+    due(ledger, "pacs", worker="host_1#pacs#0")
+    assert deliveries.release(ledger, "host%1#pacs#") == 0
+    assert deliveries.release(ledger, "host_1#pacs#") == 2
+    assert len(due(ledger, "pacs", worker="another")) == 2
+
+
+def test_many_senders_get_each_delivery_once(ledger: Ledger, delivering: Job) -> None:
+    got: list[int] = []
+
+    def take(n: int) -> None:
+        got.extend(d.id for d in due(ledger, "pacs", worker=f"w{n}"))
+
+    threads = [threading.Thread(target=take, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(got) == sorted(set(got))
+    assert len(got) == 2
 
 
 def test_a_delivery_is_sent_proven_and_its_job_completed(ledger: Ledger, delivering: Job) -> None:
     for destination in KINDS:
-        (parcel,) = deliveries.due(ledger, destination, time.time())
-        assert deliveries.mark(ledger, parcel, DeliveryState.SENT, tried=True)
+        assert mark(ledger, due(ledger, destination), DeliveryState.SENT, tried=True, asked=0)
         assert deliveries.settle(ledger) == []
-        (parcel,) = deliveries.due(ledger, destination, time.time())
-        assert (parcel.sent, parcel.attempts) == (True, 1)
-        assert deliveries.mark(ledger, parcel, DeliveryState.VERIFIED)
+        sent = due(ledger, destination)
+        assert {(d.state, d.attempts) for d in sent} == {(DeliveryState.SENT, 1)}
+        assert mark(ledger, sent, DeliveryState.VERIFIED)
     (move,) = deliveries.settle(ledger)
     assert (move.after, move.job.id) == (JobState.COMPLETED, delivering.id)
     assert deliveries.settle(ledger) == []
 
 
 def test_a_delivery_that_waits_is_not_due_before_its_time(ledger: Ledger, delivering: Job) -> None:
-    (parcel,) = deliveries.due(ledger, "pacs", time.time())
-    deliveries.mark(ledger, parcel, DeliveryState.PENDING, reason="down", not_before=time.time() + 100, tried=True)
-    assert deliveries.due(ledger, "pacs", time.time()) == []
-    (parcel,) = deliveries.due(ledger, "pacs", time.time() + 101)
-    assert parcel.attempts == 1
+    mark(ledger, due(ledger, "pacs"), DeliveryState.PENDING, reason="down", not_before=time.time() + 0.3, tried=True)
+    assert due(ledger, "pacs") == []
+    time.sleep(0.35)
+    assert {d.attempts for d in due(ledger, "pacs")} == {1}
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_nothing_overtakes_an_earlier_result_of_its_study_where_order_is_asked(
+    ledger: Ledger, delivering: Job, in_order: bool
+) -> None:
+    seg, sr = due(ledger, "pacs")
+    mark(ledger, [seg], DeliveryState.PENDING, not_before=time.time() + 100)
+    mark(ledger, [sr], DeliveryState.PENDING)
+    assert [d.id for d in due(ledger, "pacs", in_order=in_order)] == ([] if in_order else [sr.id])
+    assert len(due(ledger, "archive", in_order=True)) == 1, "another destination is not held up"
 
 
 def test_one_delivery_that_was_given_up_fails_the_job_when_the_others_have_ended(
     ledger: Ledger, delivering: Job
 ) -> None:
-    (parcel,) = deliveries.due(ledger, "pacs", time.time())
-    deliveries.mark(ledger, parcel, DeliveryState.FAILED, reason="refused for good")
+    mark(ledger, due(ledger, "pacs"), DeliveryState.FAILED, reason="refused for good")
     assert deliveries.settle(ledger) == []
-    (parcel,) = deliveries.due(ledger, "archive", time.time())
-    deliveries.mark(ledger, parcel, DeliveryState.VERIFIED)
+    mark(ledger, due(ledger, "archive"), DeliveryState.VERIFIED)
     (move,) = deliveries.settle(ledger)
     assert move.after is JobState.FAILED
     told = views.story(ledger, STUDY)
     assert told is not None
     assert told.jobs[0].row.reason == "pacs: refused for good"
+
+
+def test_a_dead_letter_is_retried_alone_and_its_job_delivers_again(ledger: Ledger, delivering: Job) -> None:
+    seg, sr = due(ledger, "pacs")
+    mark(ledger, [seg], DeliveryState.FAILED, reason="refused for good")
+    mark(ledger, [sr], DeliveryState.VERIFIED)
+    mark(ledger, due(ledger, "archive"), DeliveryState.VERIFIED)
+    deliveries.settle(ledger)
+    assert letters.dead(ledger, "pacs") == letters.dead(ledger, "") == [seg.id]
+    letter, move = letters.retry(ledger, seg.id, "Ada")
+    assert (letter.kind, move and move.after) == ("seg", JobState.DELIVERING)
+    assert [(d.id, d.attempts) for d in due(ledger, "pacs")] == [(seg.id, 0)]
+    with pytest.raises(Refused, match="it is VERIFIED"):
+        letters.retry(ledger, sr.id, "Ada")
+    with pytest.raises(Refused, match="there is no such delivery"):
+        letters.retry(ledger, 999, "Ada")
+
+
+def test_what_a_person_drops_is_not_sent_and_can_be_taken_back(ledger: Ledger, delivering: Job) -> None:
+    seg, sr = due(ledger, "pacs")
+    letters.drop(ledger, seg.id, "Ada")
+    assert mark(ledger, [seg], DeliveryState.SENT) == 0, "who was about to send it can say nothing of it any more"
+    mark(ledger, [sr, *due(ledger, "archive")], DeliveryState.VERIFIED)
+    (move,) = deliveries.settle(ledger)
+    assert move.after is JobState.COMPLETED
+    letters.retry(ledger, seg.id, "Ada")
+    assert [d.id for d in due(ledger, "pacs")] == [seg.id]
+
+
+def test_a_destination_that_is_not_configured_any_more_makes_dead_letters(ledger: Ledger, delivering: Job) -> None:
+    assert destinations.forsake(ledger, ["archive"]) == 2
+    assert delivery_states(ledger)["pacs", "seg"] == "FAILED"
+    assert delivery_states(ledger)["archive", "seg"] == "PENDING"
+
+
+def test_a_breaker_opens_after_so_many_failures_is_probed_by_one_and_lets_out_what_waited(
+    ledger: Ledger, delivering: Job
+) -> None:
+    now = time.time()
+    mark(ledger, due(ledger, "pacs"), DeliveryState.PENDING, cause="unreachable", not_before=now + 100)
+    opened = [destinations.failed(ledger, "pacs", "down", now, opens_after=3, probe_at=now + 5) for _ in range(4)]
+    assert opened == [False, False, True, False]
+    assert views.backlog(ledger, now).open_destinations == {"pacs"}
+    assert not destinations.take_probe(ledger, "pacs", now, 10.0)
+    assert destinations.take_probe(ledger, "pacs", now + 6, 10.0)
+    assert not destinations.take_probe(ledger, "pacs", now + 6, 10.0)
+    assert destinations.answered(ledger, "pacs", now, took=False)
+    assert destinations.stand(ledger, "pacs").failures == 4, "it has only greeted"
+    assert len(due(ledger, "pacs")) == 2
+    assert destinations.failed(ledger, "pacs", "down", now, opens_after=3, probe_at=now)
+    destinations.answered(ledger, "pacs", now, took=True)
+    assert destinations.stand(ledger, "pacs").failures == 0
+
+
+def test_a_newer_result_goes_to_every_destination_that_may_have_got_the_earlier_one(
+    ledger: Ledger, routed: Callable
+) -> None:
+    """The settings have changed since: the archive takes no segmentation any more, and only the PACS wants notes."""
+    routed(plan_of("a"))
+    read(ledger, claimed(ledger), "seg", "sr")
+    due(ledger, "archive")  # handed out to be sent, and then the process was killed: it may be there
+    routed(plan_of("b"))
+    assert set(delivery_states(ledger).values()) == {"DROPPED"}
+    newer = claimed(ledger)
+    assert [r.kind for r in superseded(ledger, newer).results] == ["seg"]
+    made = results(newer, "seg", "sr", "rejection")
+    deliveries.put(ledger, newer.id, "w1", made, {"pacs": ("seg", "rejection"), "archive": ("sr", "rejection")})
+    going = {(d.destination, kind) for (d, kind) in _going(ledger)}
+    assert going == {("pacs", "seg"), ("archive", "seg"), ("archive", "sr"), ("archive", "rejection")}
+
+
+def _going(ledger: Ledger) -> list[tuple[DeliveryRow, str]]:
+    return [(letter.row, letter.kind) for letter in letters.letters(ledger, state="PENDING")]
 
 
 def test_a_job_that_made_nothing_is_completed(ledger: Ledger, routed: Callable) -> None:
@@ -764,10 +893,8 @@ def test_a_job_that_made_nothing_is_completed(ledger: Ledger, routed: Callable) 
 
 
 def test_requeue_starts_the_failed_deliveries_anew_and_only_those(ledger: Ledger, delivering: Job) -> None:
-    (parcel,) = deliveries.due(ledger, "pacs", time.time())
-    deliveries.mark(ledger, parcel, DeliveryState.FAILED, reason="no")
-    (parcel,) = deliveries.due(ledger, "archive", time.time())
-    deliveries.mark(ledger, parcel, DeliveryState.VERIFIED)
+    mark(ledger, due(ledger, "pacs"), DeliveryState.FAILED, reason="no")
+    mark(ledger, due(ledger, "archive"), DeliveryState.VERIFIED)
     deliveries.settle(ledger)
     move = deliveries.requeue(ledger, delivering.id, "Ada")
     assert move is not None
@@ -782,11 +909,10 @@ def test_requeue_of_a_job_that_has_not_failed_changes_nothing(
     ledger: Ledger, delivering: Job, routed: Callable
 ) -> None:
     """Its result was superseded; what was given up then must not leave now."""
-    (parcel,) = deliveries.due(ledger, "pacs", time.time())
-    deliveries.mark(ledger, parcel, DeliveryState.FAILED, reason="no")
+    mark(ledger, due(ledger, "pacs"), DeliveryState.FAILED, reason="no")
     routed(plan_of("newer"))
     assert deliveries.requeue(ledger, delivering.id, "Ada") is None
-    assert delivery_states(ledger)["pacs", "seg"] == "FAILED"
+    assert delivery_states(ledger)["pacs", "seg"] == "DROPPED"
     assert deliveries.requeue(ledger, 999, "Ada") is None
 
 
@@ -796,9 +922,8 @@ def test_a_result_that_is_made_again_by_a_later_job_goes_again(ledger: Ledger, r
     first = claimed(ledger)
     made = results(first, "seg", "sr")
     deliveries.put(ledger, first.id, "w1", made, KINDS)
-    (archived,) = deliveries.due(ledger, "archive", time.time())
-    deliveries.mark(ledger, archived, DeliveryState.VERIFIED)
-    (held_up,) = deliveries.due(ledger, "pacs", time.time())
+    mark(ledger, due(ledger, "archive"), DeliveryState.VERIFIED)
+    held_up = due(ledger, "pacs")
     routed(plan_of("b"))
     routed(plan_of("a"))
     last = claimed(ledger)
@@ -806,11 +931,11 @@ def test_a_result_that_is_made_again_by_a_later_job_goes_again(ledger: Ledger, r
     assert set(delivery_states(ledger).values()) == {"PENDING"}
     assert [len(j.deliveries) for j in told(ledger).jobs] == [0, 0, 3]
     assert [len(j.results) for j in told(ledger).jobs] == [0, 0, 2]
-    assert not deliveries.mark(ledger, held_up, DeliveryState.VERIFIED)
+    assert not mark(ledger, held_up, DeliveryState.VERIFIED)
     for destination in KINDS:
-        (parcel,) = deliveries.due(ledger, destination, time.time())
-        assert parcel.job_id == last.id
-        deliveries.mark(ledger, parcel, DeliveryState.VERIFIED)
+        again = due(ledger, destination)
+        assert {d.job_id for d in again} == {last.id}
+        mark(ledger, again, DeliveryState.VERIFIED)
     (move,) = deliveries.settle(ledger)
     assert (move.job.id, move.after) == (last.id, JobState.COMPLETED)
 

@@ -23,6 +23,7 @@ import torch
 from pydicom import dcmread
 
 from overread.deliver.association import association
+from overread.deliver.association import echo as ask
 from overread.domain.errors import Rejected, Unreachable
 from overread.domain.lock import write_lock
 from overread.domain.peer import Peer
@@ -326,8 +327,8 @@ def echo(peer: Peer, calling_ae: str = "SCANNER", timeout_s: float = 10.0) -> bo
     """Whether a C-ECHO is answered with success."""
     try:
         with association(peer, calling_ae, [(VERIFICATION, IMPLICIT)], timeout_s=timeout_s) as line:
-            return bool(line.send_c_echo().get("Status") == 0)
-    except (Unreachable, Rejected, RuntimeError):
+            return ask(line) == 0
+    except (Unreachable, Rejected):
         return False
 
 

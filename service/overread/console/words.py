@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
+from overread.console.deliveries import moment, sent, standings
 from overread.domain.called import SEPARATOR
 from overread.domain.job import JobState
 from overread.ledger import Ledger, commitments, views
@@ -24,6 +24,7 @@ def explain(story: StudyStory) -> Iterator[str]:
     yield from _choices(study, story.decisions)
     for job in story.jobs:
         yield from _job(job)
+        yield from (f"    {line}" for line in sent(job, story.closed_to))
     if study.state == "COMPLETE" and not story.jobs and study.routed_revision == study.revision:
         yield "  No model reads it; nothing more will happen."
 
@@ -40,14 +41,10 @@ def status(ledger: Ledger, now: float, limit: int = 10) -> Iterator[str]:
     yield "deliveries  " + (_counted(deliveries) or "none yet")
     if asked := commitments.counts(ledger):
         yield "commitments " + _counted(asked)
+    yield from standings(ledger, now)
     yield from _busy(ledger)
     for row in views.recent_studies(ledger, limit):
         yield f"  {moment(row.last_at)}  {row.state:<9}  {row.instances:>5} instances  {row.modalities:<8}  {row.uid}"
-
-
-def moment(at: float) -> str:
-    """Seconds since the epoch as UTC to the second."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _came(study: StudyRow) -> str:
@@ -110,9 +107,6 @@ def _job(story: JobStory) -> Iterator[str]:
         yield f"    made {result.kind}{variant}: {result.sop_instance_uid}"
     for origin in dict.fromkeys(result.provenance for result in story.results if result.provenance):
         yield f"    SHA-256 of {origin}"
-    for delivery in story.deliveries:
-        why = f" ({delivery.reason})" if delivery.reason else ""
-        yield f"    {delivery.sop_instance_uid} to {delivery.destination}: {delivery.state}{why}"
 
 
 def _busy(ledger: Ledger) -> Iterator[str]:

@@ -11,7 +11,9 @@ from overread.ports import Destination
 
 DESTINATIONS = {
     "dimse": "overread.deliver.dimse:DimseDestination",
+    "stow": "overread.deliver.stow:StowDestination",
     "folder": "overread.deliver.folder:FolderDestination",
+    "object-store": "overread.deliver.object_store:ObjectStoreDestination",
 }
 ENTRY_POINTS = "overread.destinations"
 

@@ -11,7 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from overread.domain.errors import Rejected, Unreachable
+from overread.deliver.choice import chosen
+from overread.domain.delivery import Item, Outcome, Proven, Standing, Told
+from overread.domain.errors import NoConnection, Rejected, Unreachable
 from overread.domain.result import Result
 from overread.spool.durable import sync_folder
 
@@ -23,28 +25,39 @@ class FolderDestination:
     """Writes ``folder/<Study Instance UID>/<SOP Instance UID>.dcm``. The folder itself must exist: an unmounted share
     is to be noticed, not written beneath."""
 
-    def __init__(self, name: str, folder: Path | str) -> None:
+    def __init__(self, name: str, folder: Path | str, *, variants: Sequence[str] = ()) -> None:
         self.name = name
         self.folder = Path(folder)
+        self._variants = tuple(variants)
 
-    def send(self, results: Sequence[tuple[Result, Path]]) -> None:
+    def send(self, items: Sequence[Item]) -> Iterator[tuple[Item, Told]]:
         """Copy the files, each complete, synced and under its final name or not there at all.
 
-        Raises Unreachable when the folder cannot be written, Rejected when a file is not what its digest says.
+        A file that is not what its digest says is refused. Raises Unreachable when the folder cannot be written.
         """
-        for result, source in results:
-            target = self._target(result)
-            self._require_folder()
-            with self._reachable():
-                target.parent.mkdir(exist_ok=True)
-                self._write(result, source, target)
-                for folder in (target.parent, self.folder):
-                    sync_folder(folder)
+        go, passed = chosen(items, self._variants, lambda _: True)
+        yield from ((item, Told(Outcome.PASSED_OVER, "it got another variant of this")) for item in passed)
+        for item in go:
+            try:
+                self._keep(item.result, item.path)
+            except Rejected as error:
+                yield item, Told(Outcome.REFUSED, str(error))
+            else:
+                yield item, Told(Outcome.TAKEN)
 
-    def prove(self, results: Sequence[Result]) -> bool:
-        """Whether every file is there with the digest of its result. Raises Unreachable."""
+    def _keep(self, result: Result, source: Path) -> None:
+        target = self._target(result)
         self._require_folder()
-        return all(self._proves(result) for result in results)
+        with self._reachable():
+            target.parent.mkdir(exist_ok=True)
+            self._write(result, source, target)
+            for folder in (target.parent, self.folder):
+                sync_folder(folder)
+
+    def prove(self, items: Sequence[Item]) -> Iterator[tuple[Item, Proven]]:
+        """Whether each file is there with the digest of its result. Raises Unreachable."""
+        self._require_folder()
+        yield from ((item, self._standing(item.result)) for item in items)
 
     def check(self) -> str:
         """Write and remove a file; one line when it works, Unreachable with the reason and the remedy otherwise."""
@@ -63,7 +76,7 @@ class FolderDestination:
 
     def _require_folder(self) -> None:
         if not self.folder.is_dir():
-            raise Unreachable(f"destination {self.name!r}: {self.folder} is not there; mount or create it")
+            raise NoConnection(f"destination {self.name!r}: {self.folder} is not there; mount or create it")
 
     @contextlib.contextmanager
     def _reachable(self) -> Iterator[None]:
@@ -85,14 +98,15 @@ class FolderDestination:
         finally:
             part.unlink(missing_ok=True)
 
-    def _proves(self, result: Result) -> bool:
+    def _standing(self, result: Result) -> Proven:
         target = self._target(result)
         with self._reachable():
             if not target.is_file():
-                return False
+                return Proven(Standing.MISSING, "it was written but is not there any more")
             with target.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest() == result.digest
-        return False
+                if hashlib.file_digest(file, "sha256").hexdigest() == result.digest:
+                    return Proven(Standing.THERE)
+        return Proven(Standing.ALTERED, "the file that is there differs from what was written")
 
 
 def _copy(source: Path, out: BinaryIO) -> str:

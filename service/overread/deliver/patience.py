@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from random import Random
 
 _MOST_DOUBLINGS = 62
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds: the first wait after a failed try, the longest, and after how long a delivery is given up.
+
+    After ``opens_after`` connections that failed one after the other, nothing but probes is sent.
+    """
+
+    first_s: float
+    longest_s: float
+    give_up_after_s: float
+    opens_after: int = 3
 
 
 def next_try(attempts: int, first_s: float, longest_s: float, rng: Random) -> float:

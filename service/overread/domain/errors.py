@@ -6,10 +6,11 @@ OverreadError
 │   ├── CardError               a model's card, bundle or weights
 │   ├── Unfit                   an input that a model must not read → NOT_APPLICABLE
 │   ├── Misplaced               a result that does not land on its pixels → never sent
-│   └── Rejected                a destination said no for good
+│   └── Rejected                a destination cannot be used as it is configured, here or there
 ├── Stumbled                    try again soon: this attempt failed, the next may not
 │   └── WorkerLost              the model's process crashed, hung or ran out of memory
-└── Unreachable                 try again with growing patience: the other side is not there
+└── Unreachable                 try again with growing patience: the other side is not there, or too busy
+    └── NoConnection            and nothing has been said to it
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Misplaced(Refused):
 
 
 class Rejected(Refused):
-    """The destination refused the object for good (C-STORE status 0xA9xx, 0xCxxx, 0x0122; PS3.4 Table B.2-1)."""
+    """A destination refuses for good what is asked of it: somebody must change a configuration, here or there."""
 
 
 class Stumbled(OverreadError):
@@ -74,3 +75,7 @@ class WorkerLost(Stumbled):
 
 class Unreachable(OverreadError):
     """The destination is down, busy or out of resources; nothing is wrong with the object."""
+
+
+class NoConnection(Unreachable):
+    """No connection came about: nothing that was to be sent has left."""

@@ -197,12 +197,30 @@ class StageTimed(Event):
 
 @dataclass(frozen=True)
 class DeliveryTried(Event):
-    """``outcome`` is verified, sent, unreachable, rejected or unproven."""
+    """One try for one result. ``outcome`` is verified, accepted, sent, warned, duplicate, unreachable, busy, rejected,
+    misconfigured or unproven; the proof of what was sent before counts as a try of its own."""
 
     destination: str
     kind: str
     outcome: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class DestinationTurned(Event):
+    """A destination's circuit breaker has opened (nothing but probes is sent), or closed again; ``reason`` in words."""
+
+    destination: str
+    open: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeliveriesLost(Event):
+    """So many results that a destination had proven are not there any more; they are sent again."""
+
+    destination: str
+    count: int
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@
         └─stumbled/lost──┘  │ └─unfit─▶ NOT_APPLICABLE       SCHEDULED | RUNNING ─cancel─▶ CANCELED
                             └─gave_up─▶ FAILED ◀─gave_up─────┘       FAILED ─requeue─▶ SCHEDULED
 
-A later revision of the study supersedes a job in any state but CANCELED.
+A later revision of the study supersedes a job in any state but CANCELED. A person who has its dead letters tried again
+makes a FAILED job DELIVERING: FAILED ─resend─▶ DELIVERING.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class JobEvent(StrEnum):
     GAVE_UP = "gave_up"  # RUNNING | DELIVERING -> FAILED
     CANCEL = "cancel"  # SCHEDULED | RUNNING -> CANCELED, by a person
     REQUEUE = "requeue"  # FAILED -> SCHEDULED, by a person
+    RESEND = "resend"  # FAILED -> DELIVERING, a person has its dead letters tried again
     SUPERSEDE = "supersede"  # any but CANCELED -> SUPERSEDED, newer input
 
 
@@ -56,6 +58,7 @@ TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
     (_S.SCHEDULED, _E.CANCEL): _S.CANCELED,
     (_S.RUNNING, _E.CANCEL): _S.CANCELED,
     (_S.FAILED, _E.REQUEUE): _S.SCHEDULED,
+    (_S.FAILED, _E.RESEND): _S.DELIVERING,
     (_S.SCHEDULED, _E.SUPERSEDE): _S.SUPERSEDED,
     (_S.RUNNING, _E.SUPERSEDE): _S.SUPERSEDED,
     (_S.DELIVERING, _E.SUPERSEDE): _S.SUPERSEDED,

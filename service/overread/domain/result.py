@@ -43,10 +43,17 @@ def choose(results: Sequence[Result], order: Sequence[str], takes: Callable[[Res
 
 
 class DeliveryState(StrEnum):
-    """Where a delivery is; DROPPED means that a later result replaced it before it left."""
+    """Where a delivery is. Only VERIFIED means that the destination has proven it.
+
+    DROPPED: a later result or another variant replaced it before it left, or a person said so.
+    """
 
     PENDING = "PENDING"  # -> SENT, FAILED, DROPPED
-    SENT = "SENT"  # -> VERIFIED, or back to PENDING when the proof is not found
-    VERIFIED = "VERIFIED"
-    FAILED = "FAILED"
+    SENT = "SENT"  # -> VERIFIED, ACCEPTED, FAILED, or back to PENDING when the proof is not found
+    VERIFIED = "VERIFIED"  # -> PENDING when it is not there any more
+    ACCEPTED = "ACCEPTED"  # taken, and nothing more is asked of this destination (proof = "none")
+    FAILED = "FAILED"  # a dead letter -> PENDING by a person
     DROPPED = "DROPPED"
+
+
+OPEN_STATES = (DeliveryState.PENDING, DeliveryState.SENT)

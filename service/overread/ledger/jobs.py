@@ -122,8 +122,13 @@ def _supersede(session: Session, study: StudyRow, rows: Sequence[JobRow], now: f
 def _drop_deliveries(session: Session, job_id: int, now: float) -> None:
     session.exec(
         update(DeliveryRow)
-        .where(col(DeliveryRow.job_id) == job_id, col(DeliveryRow.state).in_(["PENDING", "SENT"]))
-        .values(state="DROPPED", reason="superseded by a later revision of the study", not_before=now)
+        .where(col(DeliveryRow.job_id) == job_id, col(DeliveryRow.state).in_(["PENDING", "SENT", "FAILED"]))
+        .values(
+            state="DROPPED",
+            cause="superseded",
+            reason="superseded by a later revision of the study",
+            not_before=now,
+        )
     )
 
 

@@ -15,8 +15,8 @@ from overread.ledger.tables import DeliveryRow, JobRow, ResultRow
 
 @dataclass(frozen=True)
 class Replaced:
-    """``results`` of superseded jobs that have left for any destination, the latest job's first; ``again`` counts how
-    often the same input was read before."""
+    """``results`` of superseded jobs that a destination got or may have got, the latest job's first; ``again`` counts
+    how often the same input was read before."""
 
     results: tuple[Result, ...] = ()
     again: int = 0
@@ -29,12 +29,12 @@ def superseded(ledger: Ledger, job: Job) -> Replaced:
         .where(JobRow.study_uid == job.study_uid, JobRow.model == job.model, col(JobRow.id) < job.id)
         .where(JobRow.state == JobState.SUPERSEDED)
     )
-    sent = select(DeliveryRow.sop_instance_uid).where(col(DeliveryRow.sent_at).is_not(None))
+    exposed = select(DeliveryRow.sop_instance_uid).where(col(DeliveryRow.exposed).is_(True))
     with ledger.read() as session:
         jobs = session.exec(before).all()
         found = session.exec(
             select(ResultRow)
-            .where(col(ResultRow.job_id).in_([row.id for row in jobs]), col(ResultRow.sop_instance_uid).in_(sent))
+            .where(col(ResultRow.job_id).in_([row.id for row in jobs]), col(ResultRow.sop_instance_uid).in_(exposed))
             .order_by(col(ResultRow.job_id).desc(), col(ResultRow.path))
         ).all()
     again = sum((row.model_version, row.input_digest) == (job.model_version, job.input_digest) for row in jobs)

@@ -163,16 +163,24 @@ class ResultRow(SQLModel, table=True):
 
 
 class DeliveryRow(SQLModel, table=True):
-    """One result on its way to one destination."""
+    """One result on its way to one destination.
+
+    Whoever sends or proves it holds a claim: ``worker`` until ``lease_until``. ``cause`` is one word for ``reason``
+    (``domain.delivery`` and the outbox); ``warning`` what the destination said when it took it. ``exposed``: it may be
+    there, for it was handed to somebody who might have sent it. ``asked`` counts questions since it was sent last.
+    """
 
     __tablename__ = "delivery"
     __table_args__ = (
         UniqueConstraint("sop_instance_uid", "destination"),
         Index("delivery_queue", "destination", "state", "not_before"),
+        Index("delivery_study", "destination", "study_uid"),
+        Index("delivery_transaction", "transaction_uid"),
     )
 
     id: int | None = Field(default=None, primary_key=True)
     job_id: int = Field(index=True)
+    study_uid: str = Field(default="", max_length=64)
     sop_instance_uid: str = Field(max_length=64)
     destination: str
     state: str = "PENDING"
@@ -182,6 +190,30 @@ class DeliveryRow(SQLModel, table=True):
     created_at: float = 0.0
     sent_at: float | None = None
     verified_at: float | None = None
+    worker: str = ""
+    lease_until: float = 0.0
+    cause: str = ""
+    warning: str = ""
+    exposed: bool = False
+    asked: int = 0
+    transaction_uid: str = Field(default="", max_length=64)
+
+
+class DestinationRow(SQLModel, table=True):
+    """How a destination stands: ``state`` is that of its circuit breaker, CLOSED or OPEN since ``since``.
+
+    ``failures`` counts connections that failed one after the other; an open one is probed at ``probe_at``.
+    """
+
+    __tablename__ = "destination"
+
+    name: str = Field(primary_key=True)
+    state: str = "CLOSED"
+    failures: int = 0
+    since: float = 0.0
+    probe_at: float = 0.0
+    reason: str = ""
+    swept_at: float = 0.0
 
 
 class CommitmentRow(SQLModel, table=True):

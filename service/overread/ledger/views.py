@@ -11,9 +11,10 @@ from sqlmodel import col, select
 
 from overread.domain.backlog import Backlog
 from overread.domain.job import ENDED, Job, JobState
-from overread.domain.result import DeliveryState, Result
+from overread.domain.result import OPEN_STATES, Result
 from overread.ledger import commitments
 from overread.ledger.deliveries import as_result
+from overread.ledger.destinations import Stand, stands
 from overread.ledger.jobs import as_job
 from overread.ledger.store import Ledger
 from overread.ledger.tables import (
@@ -43,18 +44,19 @@ class JobStory:
 
 @dataclass(frozen=True)
 class StudyStory:
-    """Everything the ledger knows of a study. ``conflicts`` are the most recent ones, newest first."""
+    """Everything the ledger knows of a study. ``conflicts`` are the most recent ones, newest first; ``closed_to`` says
+    how those destinations stand whose circuit breaker is open."""
 
     study: StudyRow
     decisions: list[DecisionRow]
     jobs: list[JobStory]
     conflicts: list[ConflictRow] = field(default_factory=list)
     commitments: list[CommitmentRow] = field(default_factory=list)
+    closed_to: dict[str, Stand] = field(default_factory=dict)
 
 
 def backlog(ledger: Ledger, now: float) -> Backlog:
     """Counts and ages for gauges."""
-    open_deliveries = [DeliveryState.PENDING, DeliveryState.SENT]
     with ledger.read() as session:
         studies = session.exec(select(StudyRow.state, func.count()).group_by(StudyRow.state)).all()
         jobs = session.exec(select(JobRow.model, JobRow.state, func.count()).group_by(JobRow.model, JobRow.state)).all()
@@ -65,7 +67,7 @@ def backlog(ledger: Ledger, now: float) -> Backlog:
         ).all()
         oldest_job = session.exec(select(func.min(JobRow.created_at)).where(JobRow.state == JobState.SCHEDULED)).one()
         oldest_delivery = session.exec(
-            select(func.min(DeliveryRow.created_at)).where(col(DeliveryRow.state).in_(open_deliveries))
+            select(func.min(DeliveryRow.created_at)).where(col(DeliveryRow.state).in_(OPEN_STATES))
         ).one()
     return Backlog(
         dict(studies),
@@ -73,6 +75,7 @@ def backlog(ledger: Ledger, now: float) -> Backlog:
         {(d, s): n for d, s, n in deliveries},
         max(0.0, now - oldest_job) if oldest_job else 0.0,
         max(0.0, now - oldest_delivery) if oldest_delivery else 0.0,
+        frozenset(s.name for s in stands(ledger) if s.is_open),
     )
 
 
@@ -101,7 +104,8 @@ def story(ledger: Ledger, study_uid: str) -> StudyStory | None:
             .order_by(col(ConflictRow.id).desc())
             .limit(TOLD_CONFLICTS)
         ).all()
-        found = StudyStory(study, list(decisions), jobs, list(conflicts))
+        closed_to = {s.name: s for s in stands(ledger) if s.is_open}
+        found = StudyStory(study, list(decisions), jobs, list(conflicts), closed_to=closed_to)
     return replace(found, commitments=commitments.of_study(ledger, study_uid))
 
 
@@ -153,13 +157,9 @@ def settled(ledger: Ledger, before: float, now: float | None = None) -> list[str
 
 def _finished(before: float, now: float | None) -> tuple[Any, ...]:
     busy = select(JobRow.study_uid).where(col(JobRow.state).not_in([s for s in ENDED if s is not JobState.FAILED]))
-    # A study that could not be analysed is done, but that it could not may still be on its way to the PACS.
-    awaited = (
-        select(JobRow.study_uid)
-        .join(DeliveryRow, col(DeliveryRow.job_id) == JobRow.id)
-        .where(col(DeliveryRow.state).in_([DeliveryState.PENDING, DeliveryState.SENT]))
-    )
     # What was purged and found in the spool again, after a crash between the two, has instances again.
+    # Such as what was lost there, or that a study could not be analysed.
+    on_way = select(DeliveryRow.study_uid).where(col(DeliveryRow.state).in_(OPEN_STATES))
     kept = select(InstanceRow.study_uid).where(InstanceRow.study_uid == StudyRow.uid).correlate(StudyRow)
     return (
         StudyRow.state == "COMPLETE",
@@ -167,7 +167,7 @@ def _finished(before: float, now: float | None) -> tuple[Any, ...]:
         col(StudyRow.committed_until) <= (time.time() if now is None else now),
         StudyRow.routed_revision == StudyRow.revision,
         col(StudyRow.uid).not_in(busy),
-        col(StudyRow.uid).not_in(awaited),
+        col(StudyRow.uid).not_in(on_way),
         kept.exists(),
     )
 

@@ -87,21 +87,21 @@ def _level(event: events.Event) -> int:
             return logging.DEBUG  # of the latter two, what matters is logged where the study or the file is known
         case events.CertificatesNotTaken():
             return logging.ERROR
+        case events.DeliveryTried(outcome="verified" | "accepted" | "sent"):
+            return logging.INFO
         case (
             events.WorkerDied()
             | events.Trouble()
             | events.AssociationRefused()
             | events.InstanceRefused()
             | events.RequestAnswered()
-        ):
-            return logging.WARNING
-        case (
-            events.JobMoved(after=JobState.FAILED)
-            | events.DeliveryTried(outcome="unreachable" | "rejected" | "unproven")
+            | events.DeliveryTried()
+            | events.DeliveriesLost()
+            | events.DestinationTurned(open=True)
+            | events.JobMoved(after=JobState.FAILED)
             | events.ConnectionDropped(reason="handshake-refused" | "too-long" | "malformed")
+            | events.CommitmentReported(outcome="unreachable" | "unanswered" | "refused" | "gave-up" | "nowhere")
         ):
-            return logging.WARNING
-        case events.CommitmentReported(outcome="unreachable" | "unanswered" | "refused" | "gave-up" | "nowhere"):
             return logging.WARNING
     return logging.INFO
 

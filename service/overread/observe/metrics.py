@@ -21,7 +21,11 @@ from overread.observe.labels import Bounded
 from overread.observe.state import BacklogCollector, DiskCollector
 
 STAGES: Final = ("load", "infer", "measure", "encode")
-OUTCOMES: Final = ("verified", "sent", "unreachable", "rejected", "unproven")
+OUTCOMES: Final = (
+    *("verified", "accepted", "sent", "warned", "duplicate"),
+    *("unreachable", "busy", "rejected", "misconfigured", "unproven"),
+)
+TURNS: Final = ("open", "closed")
 REFUSALS: Final = (
     "calling-ae", "called-ae", "address", "certificate", "limit", "peer-limit", "rate", "quota", "storage-full",
 )  # fmt: skip
@@ -168,6 +172,12 @@ class Metrics:
         self._delivery_seconds = self._histogram(
             "delivery_duration_seconds", "Seconds an attempt took.", _DELIVERY_S, "destination"
         )
+        self._lost = self._counter(
+            "deliveries_lost", "Results that a destination had proven and that are not there any more.", "destination"
+        )
+        self._turned = self._counter(
+            "destination_turns", "Times that a destination's circuit breaker opened or closed.", "destination", "to"
+        )
 
     def _make_service(self, version: str) -> None:
         self._troubles = self._counter("troubles", "Failures that were contained at an edge.", "where", "error")
@@ -189,11 +199,8 @@ class Metrics:
             self._requests.labels(self._bound("http_status", str(http_status)))
         for model in self._models:
             self._start_model(self._bound("model", model))
-        for destination in (self._bound("destination", d) for d in self._destinations):
-            self._delivery_seconds.labels(destination)
-            for kind in kinds:
-                for outcome in OUTCOMES:
-                    self._attempts.labels(destination, self._bound("kind", kind), self._bound("outcome", outcome))
+        for destination in self._destinations:
+            self._start_destination(self._bound("destination", destination), kinds)
 
     def _start_commitment(self) -> None:
         for status in ACTION_STATUSES:
@@ -211,6 +218,15 @@ class Metrics:
         for death in DEATHS:
             self._deaths.labels(model, self._bound("death", death))
         self._latency.labels(model)
+
+    def _start_destination(self, destination: str, kinds: Sequence[str]) -> None:
+        self._delivery_seconds.labels(destination)
+        self._lost.labels(destination)
+        for turn in TURNS:
+            self._turned.labels(destination, self._bound("turn", turn))
+        for kind in kinds:
+            for outcome in OUTCOMES:
+                self._attempts.labels(destination, self._bound("kind", kind), self._bound("outcome", outcome))
 
     def _table(self) -> dict[type[events.Event], Callable[[Any], None]]:
         return {
@@ -246,6 +262,10 @@ class Metrics:
             events.WorkerDied: self._worker_died,
             events.StageTimed: self._stage_timed,
             events.DeliveryTried: self._delivery_tried,
+            events.DeliveriesLost: lambda e: self._lost.labels(self._bound("destination", e.destination)).inc(e.count),
+            events.DestinationTurned: lambda e: self._turned.labels(
+                self._bound("destination", e.destination), self._bound("turn", TURNS[0] if e.open else TURNS[1])
+            ).inc(),
             events.ResultArrived: self._result_arrived,
             events.Trouble: self._trouble,
         }

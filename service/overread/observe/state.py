@@ -38,6 +38,7 @@ class BacklogCollector(Collector):
         self._lock = threading.Lock()
         self._jobs = {(m, s.value): 0 for m in models for s in JobState}
         self._deliveries = {(d, s.value): 0 for d in destinations for s in DeliveryState}
+        self._destinations = tuple(destinations)
 
     def describe(self) -> Iterable[Metric]:
         """Names without numbers, so that registering does not read the ledger."""
@@ -56,7 +57,9 @@ class BacklogCollector(Collector):
                     deliveries=self._deliveries | backlog.deliveries,
                     oldest_job_s=backlog.oldest_job_s,
                     oldest_delivery_s=backlog.oldest_delivery_s,
-                )
+                    open_destinations=backlog.open_destinations,
+                ),
+                self._destinations,
             )
 
     def _try_read(self) -> Backlog | None:
@@ -96,7 +99,7 @@ def _ledger_up(up: bool) -> Metric:
     return GaugeMetricFamily("overread_ledger_up", "1 when the ledger answered this scrape, else 0.", value=float(up))
 
 
-def _families(backlog: Backlog) -> Iterator[Metric]:
+def _families(backlog: Backlog, destinations: Sequence[str] = ()) -> Iterator[Metric]:
     studies = GaugeMetricFamily("overread_studies", "Studies in the ledger by state.", labels=["state"])
     for state, count in sorted(backlog.studies.items()):
         studies.add_metric([state], count)
@@ -111,6 +114,14 @@ def _families(backlog: Backlog) -> Iterator[Metric]:
     for delivery, count in sorted(backlog.deliveries.items()):
         deliveries.add_metric(list(delivery), count)
     yield deliveries
+    breakers = GaugeMetricFamily(
+        "overread_destination_open",
+        "1 while a destination's circuit breaker is open and nothing but probes is sent to it, else 0.",
+        labels=["destination"],
+    )
+    for name in destinations:
+        breakers.add_metric([name], float(name in backlog.open_destinations))
+    yield breakers
     yield GaugeMetricFamily(
         "overread_oldest_job_age_seconds",
         "Age of the oldest job that waits for a worker, 0 when none waits.",

@@ -13,9 +13,10 @@ from pynetdicom.sop_class import Verification
 
 from overread.domain.events import AssociationOpened, Trouble
 from overread.ports import Herald
+from overread.receive import commitment_report
 from overread.receive.admission import Knock, Pass
 from overread.receive.commitment.service import Commitment
-from overread.receive.commitment.service import context as commitment_context
+from overread.receive.commitment_report import Reports
 from overread.receive.door import Door
 from overread.receive.intake import Claim, Intake
 from overread.receive.seats import Gate, Seat, Seats, Watched
@@ -32,7 +33,8 @@ _config.LOG_HANDLER_LEVEL = "none"
 class Associations:
     """Makes associations of connections that were let in, and hands what comes to ``intake``.
 
-    ``gate`` is told when one ends and how much it brought; ``commitment`` takes requests for storage commitment.
+    ``gate`` is told when one ends and how much it brought; ``commitment`` takes requests for storage commitment, and
+    ``reports`` what a PACS answers to ours.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Associations:
         layers: Layers = FAST,
         *,
         commitment: Commitment | None = None,
+        reports: Reports | None = None,
     ) -> None:
         self._intake, self._gate, self._herald = intake, gate, herald
         self._seats = Seats(gate, herald)
@@ -58,6 +61,8 @@ class Associations:
         ]
         if commitment is not None:
             handlers.append((evt.EVT_N_ACTION, commitment.on_action))
+        if reports is not None:
+            handlers.append((evt.EVT_N_EVENT_REPORT, reports.on_event_report))
         self.server = Server(_entity(door), (door.host, door.port), fitting, handlers)
         # pynetdicom collects garbage at every sixtieth connection: what is here now need not be looked through again.
         gc.collect()
@@ -154,8 +159,8 @@ def _entity(door: Door) -> AE:
 @lru_cache(maxsize=1)
 def presentation_contexts() -> tuple[Any, ...]:
     """What the listener accepts: Verification, every storage SOP Class it knows in every transfer syntax, and Storage
-    Commitment."""
+    Commitment, of which the caller may be the user (it asks) or the provider (it answers what we asked)."""
     from pynetdicom import build_context
 
     storage = [build_context(cx.abstract_syntax, ALL_TRANSFER_SYNTAXES) for cx in AllStoragePresentationContexts]
-    return (build_context(Verification), *storage, commitment_context())
+    return (build_context(Verification), *storage, commitment_report.context())

@@ -12,6 +12,7 @@ from overread.receive.acceptor import Acceptor
 from overread.receive.admission import CONGESTED, Knock, Pass, Refusal
 from overread.receive.associations import Associations
 from overread.receive.commitment.service import Commitment
+from overread.receive.commitment_report import Reports
 from overread.receive.door import Door
 from overread.receive.intake import Intake
 from overread.receive.seats import Gate
@@ -52,10 +53,11 @@ class Listener:
         tls: Tls | None = None,
         crew: Elsewhere | None = None,
         commitment: Commitment | None = None,
+        reports: Reports | None = None,
     ) -> None:
         self._door, self._tls, self._crew = door, tls, crew
         self._admission, self._herald = admission, herald
-        self.here = Associations(door, admission, intake, herald, layers, commitment=commitment)
+        self.here = Associations(door, admission, intake, herald, layers, commitment=commitment, reports=reports)
         handshake_s = tls.terms.handshake_timeout_s if tls else 0.0
         limits = Limits(door.acse_timeout_s, handshake_s, door.max_connections, door.max_connections_per_address)
         self._room = WaitingRoom(self, limits, herald)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from overread.domain.errors import ConfigError
 from overread.settings import deliver, encode, receive, service
@@ -86,6 +86,11 @@ def _check(settings: Settings, source: str) -> None:
 
 def _resolve(settings: Settings, base: Path) -> Settings:
     models = tuple(str(base / m) for m in settings.models)
-    deliver = tuple(replace(d, folder=str(base / d.folder) if d.folder else "") for d in settings.deliver)
+    destinations = tuple(_beside(d, base) for d in settings.deliver)
     coming = receive.resolve(settings.receive, base)
-    return replace(settings, data=str(base / settings.data), models=models, receive=coming, deliver=deliver)
+    return replace(settings, data=str(base / settings.data), models=models, receive=coming, deliver=destinations)
+
+
+def _beside(d: Deliver, base: Path) -> Deliver:
+    placed: dict[str, Any] = {key: str(base / getattr(d, key)) for key in deliver.FILES if getattr(d, key)}
+    return replace(d, **placed)

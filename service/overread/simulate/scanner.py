@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from pydicom import Dataset, dcmread
+from pydicom import dcmread
 from pydicom.filereader import read_file_meta_info
-from pynetdicom import _config
+from pynetdicom.dsutils import split_dataset
 
-from overread.deliver.association import accepted, association
+from overread.deliver.association import Line, association
+from overread.deliver.storing import Part, store
 from overread.domain.errors import Rejected, Unreachable
 from overread.domain.peer import Peer
 
@@ -133,19 +133,14 @@ def _image(path: Path, done: _Round) -> _Image | None:
         return None
 
 
-def _object(image: _Image) -> Path | Dataset:
-    """What to send: the file as it lies, unless its meta information names another instance than its data set does, as
-    some anonymisers leave it. Then the data set speaks, read and written anew."""
+def _instance(image: _Image) -> str:
+    """The SOP Instance UID to send the image under: that of its data set, which some anonymisers change alone."""
     try:
         header = dcmread(image.path, specific_tags=["SOPInstanceUID"], stop_before_pixels=True)
-        if header.get("SOPInstanceUID") in (None, "", header.file_meta.MediaStorageSOPInstanceUID):
-            return image.path
-        dataset = dcmread(image.path)
+        return str(header.get("SOPInstanceUID") or header.file_meta.MediaStorageSOPInstanceUID)
     except Exception:
         # The edge to files of all kinds: one that cannot be read is sent as it lies, for the receiver to judge.
-        return image.path
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    return dataset
+        return str(read_file_meta_info(image.path).get("MediaStorageSOPInstanceUID", ""))
 
 
 def _counter(progress: Progress | None, done: _Round, total: int) -> Callable[[_Round], None]:
@@ -177,40 +172,33 @@ def _round(
 ) -> _Round:
     this = _Round()
     for batch in _batches(images):
-        contexts = list(dict.fromkeys(image.context for image in batch))
+        contexts, left = list(dict.fromkeys(image.context for image in batch)), list(batch)
         try:
             with association(peer, calling_ae, contexts, timeout_s=timeout_s) as line:
                 this.connected = True
-                for number, image in enumerate(batch):
-                    _store(line, image, number % 65535 + 1, this)
+                while left:
+                    _store(line, left[0], this)
+                    del left[0]
                     tell(this)
         except Unreachable as error:
-            this.again += [(image, Failed(image.path, None, str(error))) for image in batch]
+            this.again += [(image, Failed(image.path, None, str(error))) for image in left]
         except Rejected as error:
             this.connected = True
-            this.failed += [Failed(image.path, None, str(error)) for image in batch]
+            this.failed += [Failed(image.path, None, str(error)) for image in left]
     return this
 
 
-def _store(line: Any, image: _Image, message_id: int, this: _Round) -> None:
-    """Send one image over ``line`` and file the answer in ``this``."""
-    _config.STORE_SEND_CHUNKED_DATASET = True  # a path is sent as its bytes, without decoding
-    if not line.is_established:
-        this.again.append((image, Failed(image.path, None, "the association was broken off")))
-        return
-    if image.context not in accepted(line):
+def _store(line: Line, image: _Image, this: _Round) -> None:
+    """Send one image over ``line`` and file the answer in ``this``. Raises Unreachable when none comes."""
+    if image.context not in line.accepted:
         this.failed.append(Failed(image.path, None, "presentation context not accepted"))
         return
-    try:
-        status = line.send_c_store(_object(image), msg_id=message_id).get("Status")
-    except RuntimeError:
-        status = None
-    except (AttributeError, ValueError) as error:
-        this.failed.append(Failed(image.path, None, f"it cannot be sent ({type(error).__name__})"))
-        return
-    if status is None:
-        this.again.append((image, Failed(image.path, None, "no answer")))
-    elif status == 0x0000 or status >> 12 == 0xB:
+    start, size = split_dataset(image.path)[1], image.path.stat().st_size
+    with image.path.open("rb") as file:
+        file.seek(start)
+        part = Part(image.sop_class_uid, _instance(image), line.accepted[image.context])
+        status = store(line, part, file, size - start).status or 0
+    if status == 0x0000 or status >> 12 == 0xB:
         this.stored, this.warned = this.stored + 1, this.warned + (status != 0)
     elif status >> 8 == 0xA7:
         this.again.append((image, Failed(image.path, status, "out of resources")))

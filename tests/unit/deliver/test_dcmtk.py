@@ -11,9 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from handed import send
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 
-from overread.deliver.dimse import DimseDestination
+from overread.deliver.dimse import Calling, DimseDestination
+from overread.deliver.proofs import unasked
+from overread.domain.delivery import Outcome
 from overread.domain.errors import Unreachable
 from overread.domain.peer import Peer
 from overread.domain.result import Result
@@ -61,10 +64,10 @@ def test_dcmtk_keeps_the_bytes_that_were_sent(
     storescp: tuple[Peer, Path], make_result: Callable[..., tuple[Result, Path]], syntax: str
 ) -> None:
     peer, folder = storescp
-    there = DimseDestination("dcmtk", peer, "OVERREAD", "none", 10.0)
+    there = DimseDestination("dcmtk", Calling(peer, "OVERREAD", timeout_s=10.0), witness=unasked)
     assert "answers" in there.check()
     result, path = make_result(1, syntax=syntax, pad=200_000)
-    there.send([(result, path)])
+    assert [told.outcome for told in send(there, [(result, path)]).values()] == [Outcome.TAKEN]
     (kept,) = folder.iterdir()
     assert _data_set(kept) == _data_set(path)
 
@@ -76,7 +79,8 @@ def test_dcmtk_refusing_associations_is_tried_later(
     try:
         _wait_for(closed_port)
         with pytest.raises(Unreachable, match="refused the association"):
-            DimseDestination("dcmtk", Peer("DCMTK", "127.0.0.1", closed_port), "OVERREAD").send([make_result(1)])
+            peer = Peer("DCMTK", "127.0.0.1", closed_port)
+            send(DimseDestination("dcmtk", Calling(peer, "OVERREAD"), witness=unasked), [make_result(1)])
     finally:
         process.terminate()
         process.wait(10)

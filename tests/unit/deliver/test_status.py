@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from overread.deliver.status import Outcome, outcome_of
+from overread.deliver.status import outcome_of
+from overread.domain.delivery import Outcome
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,7 @@ from overread.deliver.status import Outcome, outcome_of
         (0xB006, Outcome.WARNED),
         (0xB007, Outcome.WARNED),
         (0xB123, Outcome.WARNED),
-        (0x0111, Outcome.WARNED),
+        (0x0111, Outcome.DUPLICATE),
         (0xA700, Outcome.BUSY),
         (0xA7FF, Outcome.BUSY),
         (0x0110, Outcome.BUSY),
@@ -25,8 +26,8 @@ from overread.deliver.status import Outcome, outcome_of
         (0xA9FF, Outcome.REFUSED),
         (0xC000, Outcome.REFUSED),
         (0xCFFF, Outcome.REFUSED),
-        (0x0122, Outcome.REFUSED),
-        (0x0124, Outcome.REFUSED),
+        (0x0122, Outcome.MISCONFIGURED),
+        (0x0124, Outcome.MISCONFIGURED),
         (0x0117, Outcome.REFUSED),
     ],
 )
@@ -40,4 +41,4 @@ def test_every_status_has_a_meaning_in_words() -> None:
 
 def test_only_the_success_and_warning_statuses_count_as_taken() -> None:
     kept = {s for s in range(0x10000) if outcome_of(s)[0] in (Outcome.TAKEN, Outcome.WARNED)}
-    assert kept == {0x0000, 0x0001, 0x0107, 0x0111, 0x0116, *range(0xB000, 0xC000)}
+    assert kept == {0x0000, 0x0001, 0x0107, 0x0116, *range(0xB000, 0xC000)}

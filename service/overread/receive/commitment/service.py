@@ -7,8 +7,6 @@ import time
 from typing import Any
 
 from pydicom.dataset import Dataset
-from pynetdicom import build_context
-from pynetdicom.presentation import PresentationContext
 
 from overread.domain.errors import Unreachable
 from overread.domain.events import CommitmentRequested, Trouble
@@ -17,7 +15,6 @@ from overread.receive.commitment.docket import Case, Docket
 from overread.receive.commitment.reporter import Reporter
 from overread.receive.commitment.request import (
     PROCESSING_FAILURE,
-    PUSH_MODEL,
     RESOURCE_LIMITATION,
     SUCCESS,
     Improper,
@@ -25,13 +22,6 @@ from overread.receive.commitment.request import (
 )
 
 LONGEST_COMMENT = 64
-
-
-def context() -> PresentationContext:
-    """The presentation context that is accepted: the caller is the SCU, also when it says so by role selection."""
-    accepted = build_context(PUSH_MODEL)
-    accepted.scu_role, accepted.scp_role = True, False
-    return accepted
 
 
 class Commitment:
