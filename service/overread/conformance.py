@@ -94,9 +94,11 @@ def _overview() -> Iterator[str]:
 |---|---|---|
 | Verification | yes (`overread check`) | yes |
 | Storage | yes: results | yes: images and anything else that is stored |
-| Storage Commitment Push Model | no | yes |
+| Storage Commitment Push Model | yes, with `proof = "commitment"` | yes |
 | Studies Service, Store (STOW-RS) | no | yes, when `receive.stow` is enabled |
 | Query/Retrieve, Study Root FIND | yes: proof of delivery | no |
+| Query/Retrieve, Study Root GET, MOVE | yes, with `proof = "c-get"` or `"c-move"`: read back and compared | no |
+| Studies Service, Store, Search and Retrieve (DICOMweb) | yes, with `kind = "stow"` | see above |
 
 Implementation Class UID `{IMPLEMENTATION_CLASS_UID}`.
 Implementation Version Name `{IMPLEMENTATION_VERSION}`.
@@ -149,7 +151,8 @@ def _commitment() -> Iterator[str]:
 - A report that is not answered is sent again, for {c.give_up_after_h:g} hours. One that was answered is not, but for
   a crash in between. The same request again is judged and reported again. No Retrieve AE Title is
   given.
-- The caller's role may be negotiated (SCU) or left to the default. At most {limits.commitment_instances} instances
+- The caller's role may be negotiated (SCU) or left to the default. One that proposes SCP, as a PACS does, may
+  report here what overread has asked it for. At most {limits.commitment_instances} instances
   in one request.
 
 | N-ACTION status | meaning |
@@ -193,10 +196,10 @@ def _stow() -> Iterator[str]:
 
 
 def _scu() -> Iterator[str]:
-    yield from """## 4 As initiator of associations (Storage SCU, FIND SCU)
+    yield from """## 4 As initiator of associations (Storage SCU, and SCU of what proves it)
 
-One association carries all results of one reading to one destination; a second one asks for them by C-FIND at
-IMAGE level (Study, Series and SOP Instance UID). Failures 0xA7xx are tried again with growing patience, 0xA9xx
+Associations carry results to one destination, and are kept for those that follow at once; others ask for the
+proof: C-FIND at IMAGE level (Study, Series and SOP Instance UID), storage commitment, C-GET or C-MOVE. Failures 0xA7xx are tried again with growing patience, 0xA9xx
 and 0xCxxx are not; warnings 0xBxxx count as stored; 0x0111 is settled by asking.
 
 | SOP Class | UID | transfer syntaxes proposed |
@@ -252,7 +255,8 @@ suites of the installed OpenSSL (AES-256-GCM, ChaCha20-Poly1305 and AES-128-GCM)
 compression or resumption; keys of at least RSA 2048 or ECDSA 224 bits, no SHA-1. A client certificate can be asked
 for or demanded; it is checked against the configured CAs, its Extended Key Usage and certificate revocation lists,
 and its common name, DNS names, URIs and mail addresses are compared with the calling AE title's line of the
-allow-list. As initiator associations are plain TCP.""".splitlines()
+allow-list. As initiator, TLS 1.2 or later where `tls = true`, with a client certificate where one is
+set; plain TCP otherwise.""".splitlines()
 
 
 if __name__ == "__main__":

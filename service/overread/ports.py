@@ -83,7 +83,8 @@ class Encoder(Protocol):
 class Destination(Protocol):
     """Where results go. Used by several threads at once.
 
-    One that keeps connections open may have a method ``rest()``, which is called when nothing is due.
+    One that keeps connections open may have a method ``rest()``, which is called when nothing is due, and ``close()``.
+    Where ``unasked`` is true its word is taken, and what was sent is ACCEPTED without being asked for.
     """
 
     name: str

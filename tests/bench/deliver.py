@@ -5,7 +5,8 @@
 Each round sends all objects with each sender in turn, to each receiver in turn; the median of the rounds is shown. What
 is measured of overread is the outbox as the service runs it: claims and marks in a durable ledger, one association, no
 proof (a receiver's answers to C-FIND would be measured otherwise); of storescu, the process with TCP_NODELAY=1 and
-without, for it leaves Nagle's algorithm on. The exit code is 0 when everything arrived and the ratio reaches --least.
+without, for it leaves the algorithm of Nagle on. The exit code is 0 when everything arrived and the ratio is at least
+--least.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from overread.deliver.choice import chosen
 from overread.deliver.content import DEFLATED, EXPLICIT, data_set, transfer_syntaxes
 from overread.deliver.lines import Lines
 from overread.deliver.pdu import Pair
-from overread.deliver.proofs import Asker, Witness
+from overread.deliver.proofs import Asker, Witness, unasked
 from overread.deliver.status import told
 from overread.deliver.storing import Part, comment_of, store
 from overread.domain.delivery import Item, Outcome, Proven, Told
@@ -60,6 +60,11 @@ class DimseDestination:
         self._lines = Lines(calling.peer, calling.timeout_s, calling.tls, calling.associations)
         self._asker = Asker(name, calling.title(""), self._lines)
         self._witness = witness
+
+    @property
+    def unasked(self) -> bool:
+        """Whether its word is taken."""
+        return self._witness is unasked
 
     def send(self, items: Sequence[Item]) -> Iterator[tuple[Item, Told]]:
         """Store the objects, each with the data set bytes of its file, over one association for each calling AE title.

@@ -19,6 +19,11 @@ class LazyDestination:
         self._made: Destination | None = None
         self._lock = threading.Lock()
 
+    @property
+    def unasked(self) -> bool:
+        """Whether its word is taken; known once it was made."""
+        return bool(getattr(self._made, "unasked", False))
+
     def send(self, items: Sequence[Item]) -> Iterator[tuple[Item, Told]]:
         return self._there().send(items)
 

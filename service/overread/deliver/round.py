@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -19,7 +20,7 @@ from overread.ledger.deliveries import Claim, Delivery, Mark
 from overread.ledger.destinations import UNREACHABLE
 from overread.ports import Destination, Herald
 
-AT_ONCE = 50
+AT_ONCE = 100
 FLUSH_S, FLUSH_MARKS = 0.2, 64
 LEAST_LEASE_S = 60.0
 LARGE_BYTES = 32 << 20
@@ -83,7 +84,7 @@ class Round:
         return Item(d.result, path, d.job_id, d.calling_ae, d.transaction_uid, coerced)
 
     def _claim(self, state: DeliveryState, most: int) -> list[Delivery]:
-        claim = Claim(self.terms.worker, self._lease_s(()), most, self.terms.in_order)
+        claim = Claim(self.terms.worker, self._lease_s(), most, self.terms.in_order)
         return deliveries.claim(self.ledger, self.destination.name, state, claim)
 
     def _go(
@@ -94,28 +95,25 @@ class Round:
         left: Callable[[Delivery, Unreachable, bool], Mark],
     ) -> int:
         by_uid = {d.result.sop_instance_uid: d for d in claimed}
-        log = _Log(self, claimed)
-        try:
-            for item, said in work([self.item(d) for d in claimed]):
-                delivery = by_uid.pop(item.result.sop_instance_uid)
-                passed = isinstance(said, Told) and said.outcome is Outcome.PASSED_OVER
-                log.note(delivery, mark(delivery, said), _outcome(said), at_once=passed)
-        except Unreachable as error:
-            log.leave([left(d, error, n == 0) for n, d in enumerate(by_uid.values())])
-            log.flush()
-            self._tell([*by_uid.values()][:1], UNREACHABLE, 0.0)
-            raise
-        except Rejected:
-            log.flush()
-            raise
-        log.leave([self._untouched(d) for d in by_uid.values()])
-        log.flush()
+        with _Log(self, claimed) as log:
+            try:
+                for item, said in work([self.item(d) for d in claimed]):
+                    delivery = by_uid.pop(item.result.sop_instance_uid)
+                    passed = isinstance(said, Told) and said.outcome is Outcome.PASSED_OVER
+                    log.note(delivery, mark(delivery, said), _outcome(said), at_once=passed)
+            except Unreachable as error:
+                log.leave([left(d, error, n == 0) for n, d in enumerate(by_uid.values())])
+                self._tell([*by_uid.values()][:1], UNREACHABLE, 0.0)
+                raise
+            log.leave([self._untouched(d) for d in by_uid.values()])
         return log.told
 
     def _sent(self, d: Delivery, said: Told | Proven) -> Mark:
         assert isinstance(said, Told)
         outcome = said.outcome
-        taken = Mark(d.id, DeliveryState.SENT, tried=True, asked=0, warning="", transaction_uid="")
+        # Whose word is taken needs not be asked for it.
+        state = DeliveryState.ACCEPTED if getattr(self.destination, "unasked", False) else DeliveryState.SENT
+        taken = Mark(d.id, state, tried=True, asked=0, warning="", transaction_uid="")
         if outcome is Outcome.PASSED_OVER:
             return Mark(d.id, DeliveryState.DROPPED, outcome.value, said.reason, exposed=d.exposed)
         if outcome is Outcome.TAKEN:
@@ -123,7 +121,10 @@ class Round:
         if outcome is Outcome.WARNED:
             return replace(taken, cause="warned", reason=f"stored with a warning: {said.reason}", warning=said.reason)
         if outcome is Outcome.DUPLICATE:
-            return replace(taken, cause="duplicate", reason=f"{said.reason}; it is verified instead")
+            # Where nothing else is proven, this is: it says that it has an object, not that it has ours.
+            return replace(
+                taken, state=DeliveryState.SENT, cause="duplicate", reason=f"{said.reason}; it is verified instead"
+            )
         if outcome is Outcome.BUSY:
             return self._later(Mark(d.id, DeliveryState.PENDING, "busy", said.reason, tried=True), d)
         return Mark(d.id, DeliveryState.FAILED, outcome.value, said.reason, tried=True, exposed=d.exposed)
@@ -180,8 +181,8 @@ class Round:
         wait = next_try(max(d.attempts, d.asked) + 1, patience.first_s, patience.longest_s, self.rng)
         return replace(mark, not_before=now + wait)
 
-    def _lease_s(self, claimed: Sequence[Delivery]) -> float:
-        sizes = [path.stat().st_size for d in claimed if (path := self.absolute(d.result.path)).exists()]
+    def _lease_s(self, claimed: Sequence[Delivery] = ()) -> float:
+        sizes = [_size(self.absolute(d.result.path)) for d in claimed]
         return LEAST_LEASE_S + 3 * self.terms.timeout_s + max([LARGE_BYTES, *sizes]) / SLOWEST_BYTES_PER_S
 
     def _tell(self, told: Sequence[Delivery], outcome: str, seconds: float) -> None:
@@ -190,7 +191,8 @@ class Round:
 
 
 class _Log:
-    """What became of claimed deliveries, written down in small batches; the claims are prolonged meanwhile."""
+    """What became of claimed deliveries, written down in small batches while the next ones are sent already; the claims
+    are prolonged meanwhile. At its end everything is written, or what kept it from being written is raised."""
 
     def __init__(self, round_: Round, claimed: Sequence[Delivery]) -> None:
         self._round, self._claimed = round_, claimed
@@ -198,9 +200,22 @@ class _Log:
         self._jobs: list[int] = []
         self._lease_s = round_._lease_s(claimed)
         self._flushed = self._noted = time.monotonic()
-        self._renewed = self._flushed if self._lease_s == round_._lease_s(()) else 0.0
+        self._renewed = self._flushed if self._lease_s == round_._lease_s() else 0.0
+        self._writer = ThreadPoolExecutor(1, "deliver writes")
+        self._writing: list[Future[None]] = []
         self.told = 0
         self._renew()
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Whatever else is wrong: what was told is written down. A Rejected leaves the rest to who catches it.
+        self._flush()
+        self._writer.shutdown()
+        for done in self._writing:
+            if kind is None:
+                done.result()
 
     def note(self, d: Delivery, mark: Mark, outcome: str, *, at_once: bool) -> None:
         """One has been told of. ``at_once``: it must be known before anything else is sent."""
@@ -209,32 +224,44 @@ class _Log:
         self.told += 1
         if outcome:
             self._round._tell([d], outcome, now - self._noted)
-        if mark.state in (DeliveryState.VERIFIED, DeliveryState.ACCEPTED):
+        if mark.state in (DeliveryState.VERIFIED, DeliveryState.ACCEPTED) and d.job_id not in self._jobs[-1:]:
             self._jobs.append(d.job_id)
         self._noted = now
         if at_once or len(self._marks) >= FLUSH_MARKS or now - self._flushed > FLUSH_S:
-            self.flush()
+            written = self._flush()
+            if at_once:
+                written.result()
         self._renew()
 
     def leave(self, marks: Sequence[Mark]) -> None:
         """These were not told of."""
         self._marks += marks
 
-    def flush(self) -> None:
-        """Write down what is not written yet, and say which jobs have arrived."""
-        ledger = self._round.ledger
+    def _flush(self) -> Future[None]:
         marks, self._marks = self._marks, []
         jobs, self._jobs = self._jobs, []
+        self._flushed = time.monotonic()
+        self._writing.append(self._writer.submit(self._write, marks, jobs))
+        return self._writing[-1]
+
+    def _write(self, marks: Sequence[Mark], jobs: Sequence[int]) -> None:
+        ledger = self._round.ledger
         deliveries.mark(ledger, self._round.terms.worker, marks)
         for model, last_at in deliveries.arrived(ledger, jobs):
             self._round.herald(ResultArrived(model, max(0.0, time.time() - last_at)))
-        self._flushed = time.monotonic()
 
     def _renew(self) -> None:
         if time.monotonic() - self._renewed > self._lease_s / 4:
             self._renewed = time.monotonic()
             ids = [d.id for d in self._claimed]
             deliveries.renew(self._round.ledger, self._round.terms.worker, ids, time.time() + self._lease_s)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _outcome(said: Told | Proven) -> str:

@@ -54,6 +54,11 @@ class StowDestination:
         server.tls.context(name)  # says now what is wrong with the files
         self._auth = server.credentials.auth(name, server.tls.ca or True, server.timeout_s)
 
+    @property
+    def unasked(self) -> bool:
+        """Whether its word is taken."""
+        return self.proof == "none"
+
     def send(self, items: Sequence[Item]) -> Iterator[tuple[Item, Told]]:
         """Store the objects, those of a study together; a deflated one that is refused as such goes again inflated.
 

@@ -12,7 +12,7 @@ from overread.domain.delivery import Standing
 from overread.domain.errors import Rejected, Unreachable
 from overread.domain.events import DeliveriesLost
 from overread.ledger import Ledger, destinations, letters
-from overread.ledger.deliveries import Claim, Delivery
+from overread.ledger.deliveries import Delivery
 from overread.ports import Herald
 
 NIGHT = range(0, 5)  # hours of the local day
@@ -69,8 +69,7 @@ class Sweep:
 
     def _all(self, at: float) -> Swept:
         swept, after = Swept(), 0
-        page = Claim("sweep", 0.0, AT_ONCE, in_order=False)
-        while found := letters.verified_since(self.ledger, self.name, at - self.days * DAY_S, after, page):
+        while found := letters.verified_since(self.ledger, self.name, at - self.days * DAY_S, after, AT_ONCE):
             after = found[-1].id
             part = self._page([d for d in found if self.round.absolute(d.result.path).exists()])
             swept = Swept(swept.asked + part.asked, swept.there + part.there, swept.lost + part.lost)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy import and_, exists, func, or_, update
+from sqlalchemy import select as core_select
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
@@ -18,6 +19,8 @@ from overread.ledger.store import Ledger
 from overread.ledger.tables import DeliveryRow, InstanceRow, JobRow, ResultRow
 
 TABLE: Any = DeliveryRow.__table__  # type: ignore[attr-defined]
+RESULT: Any = ResultRow.__table__  # type: ignore[attr-defined]
+JOB: Any = JobRow.__table__  # type: ignore[attr-defined]
 REJECTION = "rejection"  # a kind of result that withdraws earlier ones; only who got those gets it
 
 
@@ -156,14 +159,12 @@ def claim(ledger: Ledger, destination: str, state: DeliveryState, terms: Claim) 
     with ledger.write() as session:
         jobs = select(DeliveryRow.job_id).where(*due).order_by(col(DeliveryRow.job_id)).limit(terms.most)
         chosen = sorted(set(session.exec(jobs).all()))
-        query = select(DeliveryRow).where(*due, col(DeliveryRow.job_id).in_(chosen))
-        query = query.order_by(col(DeliveryRow.job_id), col(DeliveryRow.id)).with_for_update(skip_locked=True)
-        rows = session.exec(query).all()
+        found = described(session, *due, TABLE.c.job_id.in_(chosen), lock=True)
         values = {"worker": terms.worker, "lease_until": now + terms.lease_s}
         values |= {"exposed": True} if state is DeliveryState.PENDING else {}
-        taken = TABLE.c.id.in_([row.id for row in rows])
+        taken = TABLE.c.id.in_([d.id for d in found])
         session.connection().execute(update(TABLE).where(taken).values(**values))
-        return told(session, rows)
+        return found
 
 
 def _due(destination: str, state: DeliveryState, now: float, *, in_order: bool) -> tuple[Any, ...]:
@@ -178,34 +179,39 @@ def _due(destination: str, state: DeliveryState, now: float, *, in_order: bool) 
     return (*due, ~exists().where(*same, before, held))
 
 
-def told(session: Session, rows: Sequence[DeliveryRow]) -> list[Delivery]:
-    """The rows as values, as they were read."""
-    results = _by(session, ResultRow, ResultRow.sop_instance_uid, {r.sop_instance_uid for r in rows})
-    jobs = _by(session, JobRow, JobRow.id, {r.job_id for r in rows})
-    senders = _senders(session, {r.study_uid for r in rows})
-    return [
-        Delivery(
-            row.id or 0,
-            row.job_id,
-            jobs[row.job_id].model,
-            row.destination,
-            as_result(results[row.sop_instance_uid]),
-            DeliveryState(row.state),
-            row.attempts,
-            row.asked,
-            row.created_at,
-            jobs[row.job_id].last_at,
-            senders.get(row.study_uid, ""),
-            row.transaction_uid,
-            row.warning,
-            row.exposed,
-        )
-        for row in rows
-    ]
+def described(session: Session, *which: Any, lock: bool = False) -> list[Delivery]:
+    """Deliveries as values, oldest job first; with ``lock`` those that somebody else has locked are left out."""
+    r, j = RESULT.c, JOB.c
+    query = (
+        core_select(TABLE, *(column.label(f"result_{column.name}") for column in r), j.model, j.last_at)
+        .join(RESULT, r.sop_instance_uid == TABLE.c.sop_instance_uid)
+        .join(JOB, j.id == TABLE.c.job_id)
+        .where(*which)
+        .order_by(TABLE.c.job_id, TABLE.c.id)
+    )
+    query = query.with_for_update(of=TABLE, skip_locked=True) if lock else query
+    rows = session.connection().execute(query).all()
+    senders = _senders(session, {row.study_uid for row in rows})
+    return [_delivery(row, senders.get(row.study_uid, "")) for row in rows]
 
 
-def _by(session: Session, table: Any, key: Any, values: set[Any]) -> dict[Any, Any]:
-    return {getattr(row, key.key): row for row in session.exec(select(table).where(key.in_(values))).all()}
+def _delivery(row: Any, calling_ae: str) -> Delivery:
+    return Delivery(
+        row.id,
+        row.job_id,
+        row.model,
+        row.destination,
+        Result(*(getattr(row, f"result_{f.name}") for f in fields(Result))),
+        DeliveryState(row.state),
+        row.attempts,
+        row.asked,
+        row.created_at,
+        row.last_at,
+        calling_ae,
+        row.transaction_uid,
+        row.warning,
+        row.exposed,
+    )
 
 
 def _senders(session: Session, studies: set[str]) -> dict[str, str]:
@@ -249,7 +255,7 @@ def _mark(session: Session, worker: str, alike: Sequence[Mark]) -> Sequence[int]
     values |= {k: value for k, value in given.items() if value is not None}
     if m.tried:
         values["attempts"] = d.attempts + 1
-    if m.state is DeliveryState.SENT and m.asked == 0:
+    if m.state in (DeliveryState.SENT, DeliveryState.ACCEPTED) and m.asked == 0:
         values["sent_at"] = now
     if m.state is DeliveryState.VERIFIED:
         values["verified_at"] = now

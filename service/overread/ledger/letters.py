@@ -7,13 +7,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy import select as core_select
 from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from overread.domain.errors import Refused
 from overread.domain.job import JobEvent
 from overread.domain.result import OPEN_STATES, DeliveryState
-from overread.ledger.deliveries import Claim, Delivery, start_anew, told
+from overread.ledger.deliveries import TABLE, Delivery, described, start_anew
 from overread.ledger.jobs import Move, move_row
 from overread.ledger.store import Ledger
 from overread.ledger.tables import DeliveryRow, JobRow, ResultRow
@@ -101,18 +102,13 @@ def _letter(session: Session, delivery_id: int) -> Letter:
     return Letter(row, result.kind if result else "")
 
 
-def verified_since(ledger: Ledger, destination: str, since: float, after_id: int, terms: Claim) -> list[Delivery]:
-    """A page of what a destination has proven since then, by id, to be asked for again; nothing is claimed."""
-    query = (
-        select(DeliveryRow)
-        .where(DeliveryRow.destination == destination, DeliveryRow.state == DeliveryState.VERIFIED)
-        .where(col(DeliveryRow.verified_at) >= since, col(DeliveryRow.id) > after_id)
-        .order_by(col(DeliveryRow.id))
-        .limit(terms.most)
-    )
+def verified_since(ledger: Ledger, destination: str, since: float, after_id: int, most: int) -> list[Delivery]:
+    """A page of what a destination has proven since then, to be asked for again; nothing is claimed."""
+    d = TABLE.c
+    which = (d.destination == destination, d.state == DeliveryState.VERIFIED, d.verified_at >= since, d.id > after_id)
     with ledger.read() as session:
-        rows = session.exec(query).all()
-        return told(session, rows)
+        ids = session.connection().execute(core_select(d.id).where(*which).order_by(d.id).limit(most)).scalars().all()
+        return sorted(described(session, d.id.in_(ids)), key=lambda one: one.id)
 
 
 def lost(ledger: Ledger, ids: Collection[int], reason: str) -> int:

@@ -339,12 +339,14 @@ def test_that_nothing_could_be_analysed_is_delivered_while_the_job_has_ended(
     read, _ = failing(error)
     shift(read, kinds={"pacs": ("seg", "unfit"), "archive": ("seg",)})
     until_state(ledger, "NOT_APPLICABLE")
-    parcels = {to: deliveries.due(ledger, to, time.time()) for to in ("pacs", "archive")}
-    assert [[r.kind for r in p.results] for p in parcels["pacs"]] == [["unfit"]]
-    assert parcels["archive"] == []
+    terms = deliveries.Claim("out", 60.0, 50, in_order=True)
+    taken = {to: deliveries.claim(ledger, to, DeliveryState.PENDING, terms) for to in ("pacs", "archive")}
+    (only,) = taken["pacs"]
+    assert only.result.kind == "unfit"
+    assert taken["archive"] == []
     assert deliveries.settle(ledger) == []
     assert [e.why for e in events if isinstance(e, JobMoved)][-1] == str(error)
     # Until it has arrived, its file must stay in the spool.
     assert views.disposable(ledger, 1e12) == []
-    assert deliveries.mark(ledger, parcels["pacs"][0], DeliveryState.VERIFIED)
+    assert deliveries.mark(ledger, "out", [deliveries.Mark(only.id, DeliveryState.VERIFIED)]) == {only.id}
     assert views.disposable(ledger, 1e12) == [STUDY]
