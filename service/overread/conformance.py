@@ -199,8 +199,9 @@ def _scu() -> Iterator[str]:
     yield from """## 4 As initiator of associations (Storage SCU, and SCU of what proves it)
 
 Associations carry results to one destination, and are kept for those that follow at once; others ask for the
-proof: C-FIND at IMAGE level (Study, Series and SOP Instance UID), storage commitment, C-GET or C-MOVE. Failures 0xA7xx are tried again with growing patience, 0xA9xx
-and 0xCxxx are not; warnings 0xBxxx count as stored; 0x0111 is settled by asking.
+proof: C-FIND at IMAGE level (Study, Series and SOP Instance UID), storage commitment, C-GET or C-MOVE. Failures
+0xA7xx are tried again with growing patience, 0xA9xx and 0xCxxx are not; warnings 0xBxxx count as stored; 0x0111
+is settled by asking.
 
 | SOP Class | UID | transfer syntaxes proposed |
 |---|---|---|""".splitlines()

@@ -207,6 +207,14 @@ def test_a_deflated_object_stays_deflated_where_it_is_taken(serve: Serve, make_r
     assert seen == [(DeflatedExplicitVRLittleEndian, data_set(path))]
 
 
+def test_nothing_goes_deflated_where_that_is_not_wanted(serve: Serve, make_result: Make) -> None:
+    seen: list[Any] = []
+    made = make_result(1, syntax=DeflatedExplicitVRLittleEndian)
+    takes = {str(SegmentationStorage): (DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian)}
+    send(to(serve(answering(0x0000, seen), takes), deflated=False), [made])
+    assert [syntax for syntax, _ in seen] == [ExplicitVRLittleEndian]
+
+
 def test_a_peer_that_is_down_is_tried_later_and_the_text_says_where(closed_port: int, make_result: Make) -> None:
     with pytest.raises(Unreachable, match=f"PEER at 127.0.0.1:{closed_port} cannot be reached: nothing listens there"):
         send(to(Peer("PEER", "127.0.0.1", closed_port)), [make_result(1)])

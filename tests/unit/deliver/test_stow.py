@@ -177,6 +177,14 @@ def test_a_deflated_object_that_is_refused_as_such_goes_inflated(web: Web, make_
     assert [p.standing for p in prove(to(web, "wado"), [made])] == [Standing.THERE]
 
 
+def test_nothing_goes_deflated_where_that_is_not_wanted(web: Web, make_result: Make) -> None:
+    made = make_result(1, syntax=DeflatedExplicitVRLittleEndian)
+    (told,) = send(to(web, deflated=False), [made]).values()
+    assert told.outcome is Outcome.TAKEN
+    kept = dcmread(BytesIO(web.kept[made[0].sop_instance_uid]))
+    assert kept.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+
+
 def test_what_comes_back_changed_is_no_proof_and_only_names_are_told(web: Web, make_result: Make) -> None:
     made = make_result(1)
     send(to(web), [made])

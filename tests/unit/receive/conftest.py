@@ -92,10 +92,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
             spool, quarantine, admission.has_room, keep, made.events.append, limits=options.get("limits", LIMITS)
         )
         tls = Tls(options["terms"], made.events.append, admission.ae_title_of) if "terms" in options else None
-        layers, commitment = options.get("layers", FAST), options.get("commitment")
-        made.listener = Listener(
-            door, admission, intake, made.events.append, layers, tls=tls, commitment=commitment
-        )
+        layers, asked = options.get("layers", FAST), {k: options.get(k) for k in ("commitment", "reports")}
+        made.listener = Listener(door, admission, intake, made.events.append, layers, tls=tls, **asked)
         made.listener.start()
         running.append(made)
         return made
