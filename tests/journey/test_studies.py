@@ -53,7 +53,7 @@ def kinds(pacs: Pacs, study: Study) -> list[str]:
 def deliveries(service: Service, study: Study, to: str) -> list[tuple[str, int]]:
     """(state, tries) of a study's deliveries to one destination."""
     query = "SELECT delivery.state, delivery.attempts FROM delivery JOIN job ON job.id = job_id"
-    return service.rows(f"{query} WHERE study_uid = ? AND destination = ?", study.uid, to)  # type: ignore[return-value]
+    return service.rows(f"{query} WHERE job.study_uid = ? AND destination = ?", study.uid, to)  # type: ignore[return-value]
 
 
 @pytest.fixture(scope="module")
