@@ -71,7 +71,7 @@ class Census:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_fifty_kills_at_random_moments_lose_nothing_that_was_acknowledged(
     service: Make, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,7 +66,8 @@ def require_light(house: Service, before: int, senders: int, capsys: pytest.Capt
 @pytest.fixture
 def listener(service: Make) -> Service:
     """A listener that has taken an image before, so that what it loads once is loaded."""
-    house = service(role="listen").start()
+    row = {"ae_title": "*", "network": "127.0.0.0/8", "max_associations": SENDERS}
+    house = service(role="listen", receive={"allow": [row]}).start()
     made = make(random.Random(1), EACH_MB * MB)
     with associated(house.port) as wire:
         assert wire.store(made.uid, made.data) == 0x0000

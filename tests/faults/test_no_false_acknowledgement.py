@@ -124,7 +124,8 @@ class Sender:
 
 @pytest.fixture
 def sender(service: Make) -> Iterator[tuple[Service, Sender]]:
-    many: dict[str, Any] = {"max_associations": MOST_CONTEXTS}
+    row = {"ae_title": "*", "network": "127.0.0.0/8", "max_associations": MOST_CONTEXTS}
+    many: dict[str, Any] = {"max_associations": MOST_CONTEXTS, "allow": [row]}
     running = service(role="listen", receive=many).start()
     sending = Sender(running.port)
     yield running, sending

@@ -98,10 +98,9 @@ class Associations:
             association.abort()
 
     def _on_established(self, event: Any) -> None:
-        seat = self._seats.of(event.assoc)
+        seat = self._seats.establish(event.assoc)
         if seat is not None:
             self._herald(AssociationOpened(seat.calling_ae, seat.address))
-            seat.established = True
 
     def _on_end(self, event: Any) -> None:
         self._seats.rise(event.assoc)

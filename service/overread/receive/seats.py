@@ -67,6 +67,15 @@ class Seats:
         with self._lock:
             self._taken[association] = seat
 
+    def establish(self, association: Any) -> Seat | None:
+        """It is established; its seat, None when it has been given up meanwhile."""
+        # Whoever ends it must see that it was established: else it is told as opened, and never as closed.
+        with self._lock:
+            seat = self._taken.get(association)
+            if seat is not None:
+                seat.established = True
+            return seat
+
     def of(self, association: Any) -> Seat | None:
         """Its seat; None when it has been given up."""
         return self._taken.get(association)

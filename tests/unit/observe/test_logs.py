@@ -117,7 +117,8 @@ def test_dicom_libraries_warn_without_quoting_an_image(begin: Callable[..., Log]
     assert "Doe" not in log.stream.getvalue()
 
 
-def test_python_warnings_come_without_their_text(begin: Callable[..., Log]) -> None:
+def test_python_warnings_come_without_their_text(begin: Callable[..., Log], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(warnings, "formatwarning", warnings._formatwarning_orig)  # ITK puts its own there
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         log = begin()
