@@ -96,16 +96,15 @@ def test_two_hundred_of_any_kind_leave_the_door_open(listener: Listener) -> None
 
 def _flooded(house: Service, port: int, sent: bytes, rng: random.Random) -> None:
     before = vitals(house.pid)
-    wires = [socket.create_connection(("127.0.0.1", port), 5) for _ in range(MANY)]
-    for wire in wires:
-        with contextlib.suppress(OSError):
-            wire.sendall(sent)
-    for _ in range(3):
-        started = time.monotonic()
-        assert post(port, body([make(rng, 1000)]))[0] == 200
-        assert time.monotonic() - started < 1.0
-    for wire in wires:
-        wire.close()
+    with contextlib.ExitStack() as wires:
+        for _ in range(MANY):
+            wire = wires.enter_context(socket.create_connection(("127.0.0.1", port), 5))
+            with contextlib.suppress(OSError):
+                wire.sendall(sent)
+        for _ in range(3):
+            started = time.monotonic()
+            assert post(port, body([make(rng, 1000)]))[0] == 200
+            assert time.monotonic() - started < 1.0
     wait_for(lambda: vitals(house.pid).descriptors <= before.descriptors + 8, 15, "the end of descriptors")
     wait_for(lambda: vitals(house.pid).threads <= before.threads + 9, 15, "the end of threads")
     assert not any((house.data / "spool" / "incoming").iterdir())

@@ -43,8 +43,15 @@ def forget_peak(pid: int) -> int:
 
 def family(pid: int) -> list[int]:
     """A process and all that it started."""
-    children = [int(c) for f in Path(f"/proc/{pid}/task").glob("*/children") for c in f.read_text().split()]
+    children = [int(c) for f in Path(f"/proc/{pid}/task").glob("*/children") for c in _said(f)]
     return [pid, *(one for child in children for one in family(child))]
+
+
+def _said(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except (FileNotFoundError, ProcessLookupError):  # a thread that has just ended
+        return []
 
 
 def _status(pid: int) -> dict[str, str]:

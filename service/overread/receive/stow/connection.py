@@ -13,7 +13,8 @@ from overread.domain.events import RequestAnswered, Trouble
 from overread.receive.intake import Intake
 from overread.receive.stow.answer import RETRY_AFTER_S, answer, reason_of
 from overread.receive.stow.body import Body, Chunked, Counted, CutOff, TooMuch
-from overread.receive.stow.doorkeeper import Doorkeeper, Guest, Visitor, bearer
+from overread.receive.stow.crowd import Crowd
+from overread.receive.stow.doorkeeper import Doorkeeper, Guest, Turned, Visitor, bearer
 from overread.receive.stow.exchange import Answer, Exchange, Refusal, read_head, respond, say_continue
 from overread.receive.stow.finishing import Finishing
 from overread.receive.stow.limits import Limits
@@ -44,13 +45,17 @@ class Site:
     title_of: TitleOf | None = None
     left: Callable[[Guest, int], None] | None = None
     finishing: Finishing[Outcome] = field(default_factory=Finishing)
+    crowd: Crowd = field(default_factory=Crowd)
 
 
 class Connection:
-    """Serves one wire; ``serve`` returns when it is over and never raises."""
+    """Serves one wire; ``serve`` returns when it is over and never raises.
 
-    def __init__(self, wire: Wire, address: str, site: Site) -> None:
-        self.wire, self.address, self._site = wire, address, site
+    ``make_way`` frees a place for a request of this one where all are taken; False when it cannot.
+    """
+
+    def __init__(self, wire: Wire, address: str, site: Site, make_way: Callable[[Connection], bool]) -> None:
+        self.wire, self.address, self._site, self._make_way = wire, address, site, make_way
         self._title: str | None = None
         self._names: tuple[str, ...] = ()
 
@@ -130,7 +135,7 @@ class Connection:
     def _admitted(self, exchange: Exchange) -> tuple[Guest, Order]:
         """Who asks, and for what; raises Refusal."""
         token = bearer(exchange.one("authorization"))
-        guest = self._site.doorkeeper(Visitor(self.address, token, self._title, self._names))
+        guest = self._asked(Visitor(self.address, token, self._title, self._names))
         if not isinstance(guest, Guest):
             fields = [("Retry-After", str(guest.retry_after_s))] if guest.retry_after_s else []
             if guest.status == 401:
@@ -146,6 +151,13 @@ class Connection:
                 self._site.left(guest, 0)
             raise
         return guest, order
+
+    def _asked(self, visitor: Visitor) -> Guest | Turned:
+        """The doorkeeper's word. Where all places are taken, whoever sends slowest makes way, as among connections."""
+        guest = self._site.doorkeeper(visitor)
+        if isinstance(guest, Turned) and guest.crowded:
+            return self._site.crowd.wait(lambda: self._site.doorkeeper(visitor), lambda: self._make_way(self))
+        return guest
 
     def _stored(self, guest: Guest, order: Order) -> tuple[Report, bool]:
         """What became of the body, and whether all of it was read."""

@@ -41,11 +41,12 @@ class Guest:
 
 @dataclass(frozen=True)
 class Turned:
-    """Who may not: an HTTP status (401, 403 or 503) and the reason."""
+    """Who may not: an HTTP status (401, 403 or 503) and the reason. ``crowded``: somebody else's leaving helps."""
 
     status: int
     reason: str
     retry_after_s: int = 0
+    crowded: bool = False
 
 
 Doorkeeper = Callable[[Visitor], Guest | Turned]
@@ -157,7 +158,7 @@ class Admitting:
         if isinstance(answer, Pass):
             return replace(guest, pass_id=answer.id)
         if answer.result == REJECTED_TRANSIENT:
-            return Turned(503, f"not now ({answer.word}); try again later", RETRY_AFTER_S)
+            return Turned(503, f"not now ({answer.word}); try again later", RETRY_AFTER_S, answer.passes)
         return Turned(403, f"{guest.calling_ae} is not let in ({answer.word})")
 
     def leave(self, guest: Guest, size_bytes: int) -> None:

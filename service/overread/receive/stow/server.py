@@ -14,6 +14,7 @@ from overread.receive.stow.wire import Wire
 
 BACKLOG = 256
 JOIN_S = 5.0
+MAKE_WAY_S = 0.5
 # Who holds a place that another needs, and sends less than this many bytes a second, makes way.
 PRESSED_BYTES_S = 64 << 10
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -24,6 +25,7 @@ class Server:
 
     Where all places are taken, in all or for one address, the connection that has been waiting longest for a request to
     begin makes way for the next, or else the slowest body; when there is neither, the newcomer is answered 503.
+    So it is with requests where the gate has no place for one more.
     """
 
     def __init__(self, host: str, port: int, site: Site) -> None:
@@ -85,7 +87,8 @@ class Server:
 
     def _welcome(self, connected: socket.socket, address: str) -> None:
         limits = self._site.limits
-        connection = Connection(Wire(connected, limits.stall_s, limits.least_bytes_s), address, self._site)
+        wire = Wire(connected, limits.stall_s, limits.least_bytes_s)
+        connection = Connection(wire, address, self._site, self._make_way)
         thread = threading.Thread(target=self._serve, args=(connection,), name="stow", daemon=True)
         with self._lock:
             has_place = self._make_place(address)
@@ -121,15 +124,23 @@ class Server:
         """Hang up on whoever can best be spared; False when all of them send."""
         now = time.monotonic()
         waiting = [c for c in candidates if not c.wire.in_body]
-        slow = [c for c in candidates if c.wire.in_body and c.wire.pace(now) < PRESSED_BYTES_S]
-        if waiting:
-            spared = min(waiting, key=lambda c: c.wire.since)
-        elif slow:
-            spared = min(slow, key=lambda c: c.wire.pace(now))
-        else:
+        spared = min(waiting, key=lambda c: c.wire.since) if waiting else _slowest(candidates, now)
+        if spared is None:
             return False
         self._open.pop(spared, None)  # its place is free at once, also while its thread still ends
         spared.wire.hang_up()
+        return True
+
+    def _make_way(self, newcomer: Connection) -> bool:
+        """Hang up on the slowest body from the newcomer's address, and wait until the gate knows of it."""
+        with self._lock:
+            here = [c for c in self._open if c.address == newcomer.address and c is not newcomer]
+            spared = _slowest(here, time.monotonic())
+            if spared is None:
+                return False
+            thread = self._open.pop(spared)
+        spared.wire.hang_up()
+        thread.join(MAKE_WAY_S)
         return True
 
     def _turn_away(self, connected: socket.socket, address: str) -> None:
@@ -140,3 +151,8 @@ class Server:
                 connected.shutdown(socket.SHUT_WR)
         connected.close()
         self._tell(RequestAnswered("", address, 503, 0, 0, 0.0, "as many connections as allowed are open, all sending"))
+
+
+def _slowest(candidates: Sequence[Connection], now: float) -> Connection | None:
+    slow = [c for c in candidates if c.wire.in_body and c.wire.pace(now) < PRESSED_BYTES_S]
+    return min(slow, key=lambda c: c.wire.pace(now), default=None)
