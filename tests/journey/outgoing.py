@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,9 +86,10 @@ class Forgetful(Pacs):
         super().__init__(*args, **options)
         self.dropped: set[str] = set()
         self._seen = 0
+        self._counting = threading.Lock()
 
     def _keep(self, part10: bytes, uid: str, status: int) -> int:
-        with self._lock:
+        with self._counting:
             self._seen += self.received.get(uid) == 1
             if self.received.get(uid) == 1 and self._seen % self.nth == 0:
                 self.dropped.add(uid)

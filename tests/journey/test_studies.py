@@ -145,22 +145,34 @@ def test_own_results_are_never_read(hospital: Hospital) -> None:
 def test_a_pacs_away_for_a_while(hospital: Hospital, how: str) -> None:
     """Closed, refusing associations, out of resources or not answering queries: the archive has its results at once,
     the PACS when it is back."""
-    if how == "closed":
-        hospital.pacs.stop()
+    if how in ("closed", "refusing"):
+        hospital.pacs.stop()  # with the associations that are still open from before
     hospital.pacs.refuse = how == "refusing"
+    if how == "refusing":
+        hospital.pacs.start()
     hospital.pacs.status = 0xA700 if how == "busy" else 0x0000
     hospital.pacs.queries = how != "deaf"
     study = hospital.send(hospital.study(how))
     verified = [("VERIFIED", 1)] * 2
     wait_for(lambda: deliveries(hospital.service, study, "archive") == verified, 60, "the archive to be served")
-    tried = [("PENDING", 2)] * 2
-    wait_for(lambda: deliveries(hospital.service, study, "pacs") >= tried, 60, "the PACS to be tried again")
+    wait_for(lambda: _held_back(hospital.service, study, how), 60, "the PACS to be tried again")
     assert hospital.service.states(study.uid) == ["DELIVERING"]
     hospital.pacs.refuse, hospital.pacs.status, hospital.pacs.queries = False, 0x0000, True
     if how == "closed":
         hospital.pacs.start()
     hospital.service.wait_states(study.uid, ["COMPLETED"])
     assert kinds(hospital.pacs, study) == kinds(hospital.archive, study) == sorted([SEG, SR])
+
+
+def _held_back(service: Service, study: Study, how: str) -> bool:
+    """One that is busy was offered the first object again, and the next one keeps its place behind it. One that cannot
+    be spoken to, or does not answer questions, is only probed: its breaker is open, and says why."""
+    there = deliveries(service, study, "pacs")
+    if how == "busy":
+        return [state for state, _ in there] == ["PENDING"] * 2 and max(tries for _, tries in there) >= 2
+    waiting = "SENT" if how == "deaf" else "PENDING"
+    ((breaker, reason),) = service.rows("SELECT state, reason FROM destination WHERE name = 'pacs'") or [("", "")]
+    return [state for state, _ in there] == [waiting] * 2 and breaker == "OPEN" and reason != ""
 
 
 def test_a_pacs_that_loses_what_it_took(hospital: Hospital) -> None:

@@ -8,11 +8,15 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from overread.domain.errors import ConfigError
 from overread.domain.peer import Peer
 from overread.simulate.phantom import ChestPhantom, Grid, chest_phantom
 from overread.simulate.study import write_study
+
+if TYPE_CHECKING:
+    from overread.simulate.pacs import Pacs
 
 DEMO_GRID = Grid((88, 256, 256), (3.0, 1.5, 1.5))
 
@@ -65,15 +69,17 @@ def scan(folder: Path | None, seed: int, to: str, ae_title: str) -> int:
     return 1 if sent.failed else 0
 
 
-def serve_pacs(folder: Path, ae_title: str, host: str, port: int) -> int:
-    """Run the simulated PACS until SIGTERM or SIGINT."""
-    from overread.simulate.pacs import Pacs
+def serve_pacs(pacs: Pacs, web_port: int) -> int:
+    """Run the simulated PACS, its DICOMweb services and its switchboard until SIGTERM or SIGINT."""
+    from overread.simulate.web import Web
 
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    with Pacs(folder, ae_title, host, port) as pacs:
-        sys.stdout.write(f"{ae_title} listens on {host} port {pacs.port} and keeps objects in {folder}\n")
+    with pacs, Web(pacs, pacs.host, web_port) as web:
+        where = f"{pacs.ae_title} listens on {pacs.host} port {pacs.port}"
+        sys.stdout.write(f"{where} and keeps objects in {pacs.folder}; DICOMweb at {web.url}\n")
+        sys.stdout.write(f"what goes wrong: http://{web.host}:{web.port}/faults (GET, POST, DELETE)\n")
         sys.stdout.flush()
         stopping.wait()
     return 0

@@ -1,39 +1,45 @@
-"""A PACS that keeps what it is given, answers queries, and misbehaves on request."""
+"""A PACS that keeps what it is given, gives it back, answers queries, and misbehaves on request."""
 
 from __future__ import annotations
 
-import re
+import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from io import BytesIO
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
-from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
+from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context, evt
 from pynetdicom.sop_class import (
     LabelMapSegmentationStorage,  # type: ignore[attr-defined,unused-ignore]
+    StorageCommitmentPushModel,  # type: ignore[attr-defined,unused-ignore]
     StudyRootQueryRetrieveInformationModelFind,  # type: ignore[attr-defined,unused-ignore]
+    StudyRootQueryRetrieveInformationModelGet,  # type: ignore[attr-defined,unused-ignore]
+    StudyRootQueryRetrieveInformationModelMove,  # type: ignore[attr-defined,unused-ignore]
     Verification,  # type: ignore[attr-defined,unused-ignore]
 )
 
-from overread.simulate.catalogue import INDEXED, Catalogue
-from overread.spool.durable import write_durable
+from overread.domain.peer import Peer
+from overread.simulate.catalogue import Catalogue
+from overread.simulate.commitment import Committing
+from overread.simulate.holdings import OUT_OF_RESOURCES, Holdings
+from overread.simulate.mischief import Mischief, Mishap
 
-_UID = re.compile(r"[0-9.]{1,64}")
-_STORED = (0x0000, 0x0111)
+WATCH_S = 0.02
+_KEPT = (0x0000, 0x0111)
 
 
 class Pacs:
-    """An SCP for C-ECHO, C-STORE and C-FIND (Study Root), which writes ``folder/<study>/<instance>.dcm`` durably.
+    """An SCP for C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE (Study Root) and Storage Commitment.
 
-    Switches, read at each request and to be set from any thread: ``refuse`` (associations are refused, as by a PACS
-    that is full), ``status`` (answered to each C-STORE; a failure stores nothing), ``delay_s`` (waited before each
-    C-STORE answer), ``lose`` (the object is dropped whatever is answered), ``queries`` (False: C-FIND fails, 0xC001).
-    ``stored`` counts for each SOP Instance UID how often it was stored; ``received`` how often it came.
+    ``mischief`` says what goes wrong (``simulate.mischief``). For what always goes wrong there are switches, read at
+    each request and to be set from any thread: ``refuse`` (associations are refused, as by a PACS that is full),
+    ``status`` (answered to each C-STORE; a failure stores nothing), ``delay_s`` (waited before each C-STORE answer),
+    ``lose`` (the object is dropped whatever is answered), ``queries`` (False: C-FIND fails, 0xC001). ``peers`` are the
+    AEs that it can call, by their titles: destinations of C-MOVE, and who is told of storage commitment on an
+    association of its own.
     """
 
     def __init__(
@@ -44,42 +50,61 @@ class Pacs:
         port: int = 0,
         *,
         transfer_syntaxes: tuple[str, ...] = tuple(ALL_TRANSFER_SYNTAXES),
+        peers: Mapping[str, Peer] | None = None,
     ) -> None:
         """``port`` 0 takes a free one, told by ``port`` after ``start``. Nothing is opened before ``start``."""
-        self.folder = folder
+        self.holdings, self.mischief = Holdings(folder), Mischief()
         self.ae_title, self.host, self.port = ae_title, host, port
         self.transfer_syntaxes = transfer_syntaxes
+        self.peers = dict(peers or {})
         self.refuse = False
         self.status = 0x0000
         self.delay_s = 0.0
         self.lose = False
         self.queries = True
-        self.stored: dict[str, int] = {}
-        self.received: dict[str, int] = {}
-        self.catalogue = Catalogue()
-        self._lock = threading.Lock()
+        self._committing = Committing(ae_title, self.holdings.holds, self.mischief, self.peers)
         self._entity: Any = None
+        self._door = threading.Lock()
+        self._stopped = threading.Event()
+        self._watcher: threading.Thread | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where it keeps what it gets."""
+        return self.holdings.folder
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What it knows of its objects."""
+        return self.holdings.catalogue
+
+    @property
+    def stored(self) -> dict[str, int]:
+        """How often each SOP Instance UID was stored."""
+        return self.holdings.stored
+
+    @property
+    def received(self) -> dict[str, int]:
+        """How often each SOP Instance UID came."""
+        return self.holdings.received
 
     def start(self) -> Pacs:
         """Read what the folder holds and listen. Raises OSError when the port is taken."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.catalogue.clear()
-        for path in sorted(self.folder.rglob("*.dcm")):
-            try:
-                self.catalogue.add(dcmread(path, stop_before_pixels=True, specific_tags=list(INDEXED)))
-            except (InvalidDicomError, AttributeError):
-                continue
-        entity = _entity(self)
-        server = entity.start_server((self.host, self.port), block=False, evt_handlers=self._handlers())
-        self.port = int(server.server_address[1])
-        self._entity = entity
+        self.holdings.read()
+        self._stopped.clear()
+        self._open()
+        self._watcher = threading.Thread(target=self._watch, name=f"{self.ae_title} is up or down", daemon=True)
+        self._watcher.start()
         return self
 
     def stop(self) -> None:
         """Abort what is open and close the port; a second call does nothing. ``start`` opens it again."""
-        if self._entity is not None:
-            entity, self._entity = self._entity, None
-            entity.shutdown()
+        self._stopped.set()
+        self.mischief.clear()
+        if self._watcher is not None:
+            self._watcher.join()
+            self._watcher = None
+        self._close()
 
     def __enter__(self) -> Pacs:
         return self.start()
@@ -89,49 +114,91 @@ class Pacs:
 
     def files(self) -> list[Path]:
         """The Part 10 files that it holds."""
-        return sorted(self.folder.rglob("*.dcm"))
+        return self.holdings.files()
+
+    def take(self, part10: bytes, uid: str) -> int:
+        """An object came, by whatever way: the status that is answered. What it says it keeps is on the disk then,
+        unless it lies."""
+        self.holdings.count(uid)
+        answered = self.mischief.strikes(Mishap.ANSWER)
+        status = answered.status if answered else self.status
+        if self.mischief.strikes(Mishap.DISK_FULL):
+            return OUT_OF_RESOURCES
+        if status >> 12 != 0xB and status not in _KEPT:
+            return status
+        lost = self.mischief.strikes(Mishap.LOSE) is not None or self.lose
+        return status if lost else self._keep(part10, uid, status)
+
+    def _keep(self, part10: bytes, uid: str, status: int) -> int:
+        return self.holdings.keep(part10, uid) or status
+
+    def _open(self) -> None:
+        with self._door:
+            entity = _entity(self)
+            server = entity.start_server((self.host, self.port), block=False, evt_handlers=self._handlers())
+            self.port = int(server.server_address[1])
+            self._entity = entity
+
+    def _close(self) -> None:
+        with self._door:
+            if self._entity is not None:
+                entity, self._entity = self._entity, None
+                entity.shutdown()
+
+    def _watch(self) -> None:
+        """Be down while a fault says so."""
+        while not self._stopped.wait(WATCH_S):
+            down = self.mischief.is_on(Mishap.DOWN)
+            if down and self._entity is not None:
+                self._close()
+            elif not down and self._entity is None:
+                with contextlib.suppress(OSError):  # somebody else has the port for a moment
+                    self._open()
 
     def _handlers(self) -> list[Any]:
         return [
             (evt.EVT_CONN_OPEN, _without_nagle),
+            (evt.EVT_ACCEPTED, self._on_accepted),
+            (evt.EVT_DATA_RECV, self._on_bytes),
             (evt.EVT_C_ECHO, lambda _: 0x0000),
             (evt.EVT_C_STORE, self._on_store),
             (evt.EVT_C_FIND, self._on_find),
+            (evt.EVT_C_GET, self._on_get),
+            (evt.EVT_C_MOVE, self._on_move),
+            (evt.EVT_N_ACTION, self._committing.on_action),
         ]
+
+    def _on_accepted(self, event: Any) -> None:
+        if stall := self.mischief.strikes(Mishap.STALL_ACCEPTED):
+            self.mischief.stall(stall)
+        if self.mischief.strikes(Mishap.ABORT_ACCEPTED):
+            _break_off(event)
+
+    def _on_bytes(self, event: Any) -> None:
+        if slow := self.mischief.strikes(Mishap.SLOW):
+            self.mischief.stall(slow)
+        if not _begins_data_set(event.data):
+            return
+        if stall := self.mischief.strikes(Mishap.STALL_TRANSFER):
+            self.mischief.stall(stall)
+        if self.mischief.strikes(Mishap.ABORT_TRANSFER):
+            _break_off(event)
 
     def _on_store(self, event: Any) -> int:
         time.sleep(self.delay_s)
-        status, uid = self.status, str(event.request.AffectedSOPInstanceUID)
-        with self._lock:
-            self.received[uid] = self.received.get(uid, 0) + 1
-        if status >> 12 != 0xB and status not in _STORED:
-            return status
-        return status if self.lose else self._keep(event.encoded_dataset(), uid, status)
-
-    def _keep(self, part10: bytes, uid: str, status: int) -> int:
-        try:
-            header = dcmread(BytesIO(part10), stop_before_pixels=True, specific_tags=list(INDEXED))
-            study = str(header.StudyInstanceUID)
-        except (InvalidDicomError, AttributeError, ValueError, EOFError):
-            return 0xC000
-        if header.get("SOPInstanceUID") != uid or not (_UID.fullmatch(study) and _UID.fullmatch(uid)):
-            return 0xA900
-        try:
-            write_durable(part10, self.folder / study / f"{uid}.dcm")
-        except OSError:
-            return 0xA700
-        self.catalogue.add(header)
-        with self._lock:
-            self.stored[uid] = self.stored.get(uid, 0) + 1
+        status = self.take(event.encoded_dataset(), str(event.request.AffectedSOPInstanceUID))
+        if stall := self.mischief.strikes(Mishap.STALL_RESPONSE):
+            self.mischief.stall(stall)
+        if self.mischief.strikes(Mishap.ABORT_RESPONSE):
+            event.assoc.abort()
         return status
 
     def _on_find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
-        if not self.queries:
+        if not self.queries or self.mischief.strikes(Mishap.NO_QUERIES):
             yield 0xC001, None
             return
-        question = event.identifier
         try:
-            answers = self.catalogue.find(question)
+            answers = self.catalogue.find(event.identifier)
         except ValueError:
             yield 0xA900, None
             return
@@ -142,22 +209,53 @@ class Pacs:
             answer.RetrieveAETitle = self.ae_title
             yield 0xFF00, answer
 
+    def _on_get(self, event: Any) -> Iterator[Any]:
+        found = self.holdings.wanted(event.identifier)
+        yield len(found)
+        for path in found:
+            yield 0xFF00, dcmread(path)
+
+    def _on_move(self, event: Any) -> Iterator[Any]:
+        peer = self.peers.get(str(event.move_destination).strip())
+        if peer is None:
+            yield None, None
+            return
+        found = self.holdings.wanted(event.identifier)
+        offered = {(m.MediaStorageSOPClassUID, m.TransferSyntaxUID) for m in (dcmread(p).file_meta for p in found)}
+        contexts = [build_context(*pair) for pair in sorted(offered)] or [build_context(Verification)]
+        yield peer.host, peer.port, {"contexts": contexts, "ae_title": peer.ae_title}
+        yield from self._on_get(event)
+
 
 def _entity(pacs: Pacs) -> Any:
-    """An application entity whose limit of associations is what ``pacs.refuse`` says."""
+    """An application entity whose limit of associations is what the PACS' mood says."""
 
     class Entity(AE):  # type: ignore[misc,unused-ignore]
         @property
         def maximum_associations(self) -> int:
-            return 0 if pacs.refuse else 100
+            return 0 if pacs.refuse or pacs.mischief.strikes(Mishap.REFUSE) else 100
 
     entity = Entity(ae_title=pacs.ae_title)
     entity.add_supported_context(Verification)
     entity.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelGet)
+    entity.add_supported_context(StudyRootQueryRetrieveInformationModelMove)
+    entity.add_supported_context(StorageCommitmentPushModel)
     storage = {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
     for sop_class in sorted(storage | {str(LabelMapSegmentationStorage)}):
-        entity.add_supported_context(sop_class, list(pacs.transfer_syntaxes))
+        # Both roles: who asks by C-GET is given the objects on the same association.
+        entity.add_supported_context(sop_class, list(pacs.transfer_syntaxes), scu_role=True, scp_role=True)
     return entity
+
+
+def _begins_data_set(content: bytes) -> bool:
+    """Whether a PDU is a P-DATA-TF whose first value is a fragment of a data set (PS3.8 9.3.5, E.2)."""
+    return len(content) > 12 and content[0] == 0x04 and not content[11] & 1
+
+
+def _break_off(event: Any) -> None:
+    with contextlib.suppress(OSError, AttributeError):
+        event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
 
 
 def _without_nagle(event: Any) -> None:

@@ -16,7 +16,9 @@ from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, RLELossl
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, StudyRootQueryRetrieveInformationModelFind
 
-from overread.deliver.dimse import DimseDestination
+from overread.deliver.dimse import Calling, DimseDestination
+from overread.deliver.proofs import by_find
+from overread.domain.delivery import Item, Outcome, Standing
 from overread.domain.errors import Unreachable
 from overread.domain.peer import Peer
 from overread.domain.result import Result
@@ -120,7 +122,7 @@ def test_several_scanners_at_once_lose_nothing(study: list[Path], pacs: Pacs, pe
 
 def test_one_that_refuses_associations_is_tried_again_and_given_up(study: list[Path], pacs: Pacs, peer: Peer) -> None:
     pacs.refuse = True
-    with pytest.raises(Unreachable, match="Local limit exceeded"):
+    with pytest.raises(Unreachable, match="local limit exceeded"):
         send(study[:2], peer, patience=QUICK)
 
 
@@ -241,13 +243,19 @@ def test_a_delivery_is_proven_by_the_pacs_that_kept_it_only(study: list[Path], p
     d = dcmread(study[1], stop_before_pixels=True)
     uids = (d.SOPInstanceUID, d.SeriesInstanceUID, d.StudyInstanceUID)
     result = Result("ct", d.SOPClassUID, *uids, d.file_meta.TransferSyntaxUID, study[1].name, "")
-    there = DimseDestination("pacs", peer, "OVERREAD")
+    there = DimseDestination("pacs", Calling(peer, "OVERREAD"), witness=by_find)
+    item = Item(result, study[1])
+
+    def sent_and_asked() -> Standing:
+        assert [told.outcome for _, told in there.send([item])] == [Outcome.TAKEN]
+        ((_, proven),) = there.prove([item])
+        return proven.standing
+
     pacs.lose = True
-    there.send([(result, study[1])])
-    assert not there.prove([result])
+    assert sent_and_asked() is Standing.MISSING
     pacs.lose = False
-    there.send([(result, study[1])])
-    assert there.prove([result])
+    assert sent_and_asked() is Standing.THERE
+    there.close()
 
 
 # what a PACS must not take
