@@ -305,24 +305,25 @@ def _watch(settings: Settings) -> Callable[[], None]:
 def _work(settings: Settings) -> Callable[[], None]:
     from overread.journey import Journey
     from overread.observe.health import Health
-    from overread.schedule.shift import Shift
+    from overread.schedule.shift import Shift, Terms
 
     s, o = settings.schedule, settings.observe
     models = wiring.cards(settings)
     store, books = wiring.spool(settings), wiring.ledger(settings)
     metrics, herald = wiring.watching(settings, models)
     pool = wiring.pool(settings, herald)
+    metrics.watch_warm(pool.warm_models, wiring.devices())
     kinds = wiring.result_kinds(settings)
     journey = Journey(books, store, pool, wiring.encoding(settings), herald, tells_unfit=wiring.tells_unfit(settings))
+    fast = wiring.express(settings)
+    terms = Terms(wiring.worker_name(), s.lease_s, s.retry_s, s.longest_wait_s, fast, lambda: pool.refused(models))
     shift = Shift(
         books,
         {c.name: c for c in models},
         journey,
         kinds,
         herald,
-        worker=wiring.worker_name(),
-        lease_s=s.lease_s,
-        retry_s=s.retry_s,
+        terms=terms,
     )
     health = Health(
         metrics.registry,
@@ -332,7 +333,8 @@ def _work(settings: Settings) -> Callable[[], None]:
         port=o.work_port,
     )
     health.start()
-    threading.Thread(target=pool.warm_all, args=(models[: s.keep_warm],), name="warm", daemon=True).start()
+    first, each = models[: s.keep_warm], s.slots + fast
+    threading.Thread(target=pool.warm_all, args=(first, each), name="warm", daemon=True).start()
     shift.start(s.slots)
 
     def stop() -> None:

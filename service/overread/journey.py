@@ -11,11 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from overread.domain.called import STAT
 from overread.domain.card import Card
 from overread.domain.errors import Misplaced, Stumbled, Unfit
 from overread.domain.events import StageTimed, Trouble
 from overread.domain.findings import Findings
 from overread.domain.job import Job
+from overread.domain.pace import Pace
 from overread.domain.provenance import Provenance, Style
 from overread.domain.result import Result
 from overread.domain.study import Instance
@@ -49,10 +51,11 @@ class Encoding:
         """Whether results that are replaced are taken back, for good."""
         return any(encoder.kind == "rejection" for encoder in self.encoders)
 
-    def encode(self, read: Read, folder: Path) -> list[Result]:
-        """Write everything there is to say into ``folder``; raises Unfit or Misplaced."""
+    def encode(self, read: Read, folder: Path, beat: Callable[[], None] = lambda: None) -> list[Result]:
+        """Write everything there is to say into ``folder``; raises Unfit or Misplaced, or what ``beat`` raises."""
         made: list[Result] = []
         for encoder in self.encoders:
+            beat()
             made.extend(encoder.encode(read, folder, made))
         return made
 
@@ -86,15 +89,17 @@ class Journey:
     def _read(self, job: Job, card: Card, progress: Progress) -> Sequence[Result]:
         with self._timed(card, "load"):
             volumes = self.load(job, card)
-        findings = self.read(card, volumes, progress)
+        progress(0.0)
+        findings = self.read(card, volumes, progress, _pace(job))
         with self._timed(card, "encode"):
             reading = self.describe(job, card, volumes[0], findings)
-            return self._written(job, lambda folder: self.encoding.encode(reading, folder))
+            return self._written(job, lambda folder: self.encoding.encode(reading, folder, lambda: progress(1.0)))
 
-    def read(self, card: Card, volumes: Sequence[Volume], progress: Progress) -> Findings:
+    def read(self, card: Card, volumes: Sequence[Volume], progress: Progress, pace: Pace = Pace.USUAL) -> Findings:
         """What the model of ``card`` finds in ``volumes``, on the grid of the first."""
         with self._timed(card, "infer"):
-            reading = self.engine.read(card, volumes, progress)
+            reading = self.engine.read(card, volumes, progress, pace)
+        progress(1.0)
         with self._timed(card, "measure"):
             return find(reading, volumes[0], card)
 
@@ -190,6 +195,12 @@ class Journey:
         started = time.monotonic()
         yield
         self.herald(StageTimed(card.name, stage, time.monotonic() - started))
+
+
+def _pace(job: Job) -> Pace:
+    if job.urgency == STAT:
+        return Pace.URGENT
+    return Pace.OVERDUE if job.overdue else Pace.USUAL
 
 
 def _stamp(job: Job) -> str:

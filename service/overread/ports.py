@@ -14,6 +14,7 @@ from overread.domain.card import Card, Label
 from overread.domain.delivery import Item, Proven, Told
 from overread.domain.events import Event
 from overread.domain.findings import Findings, Measurement
+from overread.domain.pace import Pace
 from overread.domain.provenance import Provenance, Style
 from overread.domain.reading import Reading
 from overread.domain.result import Result
@@ -27,11 +28,12 @@ Progress = Callable[[float], None]
 class Engine(Protocol):
     """Runs models. One call is one attempt."""
 
-    def read(self, card: Card, volumes: Sequence[Volume], progress: Progress) -> Reading:
+    def read(self, card: Card, volumes: Sequence[Volume], progress: Progress, pace: Pace = Pace.USUAL) -> Reading:
         """Read ``volumes`` with the model of ``card``: one volume for each row of ``card.inputs``, all on one grid.
 
-        Returns what the model saw, on the grid of the first. ``progress`` is told 0 … 1.
-        Raises WorkerLost when the attempt died, Unfit or CardError when another attempt would end the same.
+        Returns what the model saw, on the grid of the first. ``progress`` is told 0 … 1, several times a second; what
+        it raises (Canceled) ends the reading. Raises WorkerLost when the attempt died, Outranked when it made way for
+        an URGENT one, Unfit or CardError when another attempt would end the same.
         """
 
 

@@ -1,13 +1,18 @@
-"""Questions about studies and jobs: status, explain, replay, requeue."""
+"""Questions about studies and jobs, and decisions about them: status, explain, replay, requeue, cancel."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from overread.cli.command import Commands, command
 from overread.cli.command import settings as read
+from overread.domain.errors import Refused
+
+if TYPE_CHECKING:
+    from overread.ledger.canceled import Canceled
 
 
 def add(commands: Commands) -> None:
@@ -18,6 +23,9 @@ def add(commands: Commands) -> None:
     replay.add_argument("job", type=int, help="job number, as status and explain show it")
     requeue = command(commands, "requeue", _requeue, "send a FAILED job back to be tried again")
     requeue.add_argument("job", type=int, help="job number, as status and explain show it")
+    cancel = command(commands, "cancel", _cancel, "have jobs read no further; what has not left stays here")
+    cancel.add_argument("jobs", nargs="*", type=int, metavar="JOB", help="job numbers, as status and explain show them")
+    cancel.add_argument("--study", default="", help="every job of this study; one that no model has met yet meets none")
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -51,6 +59,36 @@ def _replay(options: argparse.Namespace) -> int:
         print(line)
     print("everything is as it was" if outcome.same else "not everything is as it was")
     return 0 if outcome.same else 1
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    from overread import wiring
+    from overread.ledger import canceled
+
+    if bool(options.jobs) == bool(options.study):
+        print("overread: name jobs, or a study with --study", file=sys.stderr)
+        return 2
+    books, code = wiring.ledger(read(options)), 0
+    try:
+        if options.study:
+            for one in canceled.cancel_study(books, options.study, "command line"):
+                print(_canceled(one))
+            print("nothing more is read of this study until it changes")
+        for job in dict.fromkeys(options.jobs):
+            try:
+                print(_canceled(canceled.cancel(books, job, "command line")))
+            except Refused as error:
+                print(f"overread: {error}", file=sys.stderr)
+                code = 1
+    finally:
+        books.close()
+    return code
+
+
+def _canceled(one: Canceled) -> str:
+    dropped = f"; {one.dropped} of its results will not be sent" if one.dropped else ""
+    arrived = f"; {one.arrived} had arrived already and stay there" if one.arrived else ""
+    return f"job {one.move.job.id} was {one.move.before} and is {one.move.after}{dropped}{arrived}"
 
 
 def _requeue(options: argparse.Namespace) -> int:

@@ -97,11 +97,16 @@ def _choices(study: StudyRow, decisions: list[DecisionRow]) -> Iterator[str]:
 def _job(story: JobStory) -> Iterator[str]:
     row = story.row
     yield f"  Job {row.id}: {row.model} {row.model_version}, {row.state}{f': {row.reason}' if row.reason else ''}"
+    wanted = f", wanted by {moment(row.deadline)}{' and late' if row.late else ''}" if row.deadline else ""
     hint = f", hint {row.hint.replace(SEPARATOR, ' and ')}" if row.hint else ""
-    yield f"    priority {row.urgency}{hint}"
+    yield f"    priority {row.urgency}{hint}{wanted}"
     for event in story.events:
         why = f" ({event.why})" if event.why else ""
         yield f"    {moment(event.at)}  {event.event} by {event.who}: {event.after}{why}"
+    for attempt, death in story.deaths:
+        yield f"    attempt {attempt}: its process was {death}"
+        if death.said:
+            yield f"      it said last: {death.said}"
     for result in story.results:
         variant = f" ({result.variant})" if result.variant else ""
         yield f"    made {result.kind}{variant}: {result.sop_instance_uid}"

@@ -18,6 +18,7 @@ from overread.domain.pipeline import External, Inferer, Postprocess, Stage, Step
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 PREFERENCES = ("thinnest", "most slices")
 KINDS = ("volume", "frames", "image")
+OUT_OF_MEMORY = ("cpu", "patience")
 TASKS = ("segmentation", "detection", "classification", "image")
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")  # CID 7150
 
@@ -117,12 +118,20 @@ class Input:
 
 @dataclass(frozen=True)
 class Runtime:
-    """How a model is run: seconds until it is killed, attempts before it is given up, where, and how urgent."""
+    """How a model is run: seconds until it is killed, attempts before it is given up, where, and how urgent.
+
+    ``deadline_s`` is until when its result is wanted, from the study's last image on (0: not said). ``memory_mb`` is
+    the most that its process may hold (0: the service's budget). ``out_of_memory`` says what follows when smaller
+    batches of windows did not help: cpu, or patience (the device may have more room later).
+    """
 
     timeout_s: float = 900.0
     attempts: int = 3
     device: str = "auto"
     priority: int = 0
+    deadline_s: float = 0.0
+    memory_mb: int = 0
+    out_of_memory: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -224,12 +233,18 @@ def _card(values: dict[str, Any], folder: Path) -> Card:
         raise ValueError(f"task is {card.task!r}; it can be {', '.join(TASKS)}")
     if card.accepts.prefer not in PREFERENCES:
         raise ValueError(f"accepts.prefer is {card.accepts.prefer!r}; it can be {' or '.join(PREFERENCES)}")
+    _check_runtime(card.runtime)
     for row in card.inputs:
         _check_input(row)
     if card.accepts.kind not in KINDS:
         raise ValueError(f"accepts.kind is {card.accepts.kind!r}; it can be {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     _check_pipeline(card)
     return card
+
+
+def _check_runtime(runtime: Runtime) -> None:
+    if runtime.out_of_memory not in OUT_OF_MEMORY:
+        raise ValueError(f"runtime.out_of_memory is {runtime.out_of_memory!r}; it can be {' or '.join(OUT_OF_MEMORY)}")
 
 
 def _check_input(row: Input) -> None:

@@ -9,6 +9,8 @@ OverreadError
 │   └── Rejected                a destination cannot be used as it is configured, here or there
 ├── Stumbled                    try again soon: this attempt failed, the next may not
 │   └── WorkerLost              the model's process crashed, hung or ran out of memory
+├── Canceled                    nobody wants the answer any more
+├── Outranked                   the attempt made way for an urgent one; it has not failed
 └── Unreachable                 try again with growing patience: the other side is not there, or too busy
     └── NoConnection            and nothing has been said to it
 """
@@ -18,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from overread.domain.death import Death
 
 if TYPE_CHECKING:
     from overread.domain.result import Result
@@ -66,11 +70,22 @@ class Stumbled(OverreadError):
 
 
 class WorkerLost(Stumbled):
-    """The worker process of a model died, hung past its limit or ran out of memory: ``kind`` crash, timeout, memory."""
+    """The worker process of a model died, hung past its limit or ran out of memory: ``kind`` as in ``domain.death``.
 
-    def __init__(self, text: str, kind: str = "crash") -> None:
+    ``death`` is the evidence; None when the process lives, and only this attempt was too much for it.
+    """
+
+    def __init__(self, text: str, kind: str = "crash", death: Death | None = None) -> None:
         super().__init__(text)
-        self.kind = kind
+        self.kind, self.death = kind, death
+
+
+class Canceled(OverreadError):
+    """The job was canceled or superseded, or its lease was lost, while it was worked on."""
+
+
+class Outranked(OverreadError):
+    """The reading was ended to make room for an urgent one; the job is to be read again."""
 
 
 class Unreachable(OverreadError):

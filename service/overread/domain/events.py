@@ -180,10 +180,55 @@ class ModelUnloaded(Event):
 
 @dataclass(frozen=True)
 class WorkerDied(Event):
-    """``reason`` is crash, timeout or memory."""
+    """``reason`` is crash, timeout, memory or device; ``signal`` the name of the signal that ended it, or empty."""
 
     model: str
     reason: str
+    signal: str = ""
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class WorkerUnconfined(Event):
+    """What this system does not let overread take from the processes of a model, in words; ``network`` when one could
+    reach the network."""
+
+    model: str
+    lacking: str
+    network: bool = False
+
+
+@dataclass(frozen=True)
+class MemoryShort(Event):
+    """A reading ran out of memory; ``remedy`` is what is tried next: evict, smaller, cpu or patience."""
+
+    model: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class ReadingRested(Event):
+    """A reading rested for so long, so that urgent ones had its device."""
+
+    model: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class JobClaimed(Event):
+    """A job began ``waited_s`` after it was planned; ``overdue``: it went before others for having waited too long."""
+
+    model: str
+    urgency: str
+    waited_s: float
+    overdue: bool = False
+
+
+@dataclass(frozen=True)
+class DeadlineMissed(Event):
+    """A result is not at home at the time at which the card or the AE title wants it."""
+
+    model: str
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@
                             └─gave_up─▶ FAILED ◀─gave_up─────┘       FAILED ─requeue─▶ SCHEDULED
 
 A later revision of the study supersedes a job in any state but CANCELED. A person who has its dead letters tried again
-makes a FAILED job DELIVERING: FAILED ─resend─▶ DELIVERING.
+makes a FAILED job DELIVERING: FAILED ─resend─▶ DELIVERING. One that is DELIVERING can be canceled,
+too: what has not left stays here.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class JobEvent(StrEnum):
     LOST = "lost"  # RUNNING -> SCHEDULED, the lease ran out or its holder died
     UNFIT = "unfit"  # RUNNING -> NOT_APPLICABLE, the input is not what the model was made for
     GAVE_UP = "gave_up"  # RUNNING | DELIVERING -> FAILED
-    CANCEL = "cancel"  # SCHEDULED | RUNNING -> CANCELED, by a person
+    CANCEL = "cancel"  # SCHEDULED | RUNNING | DELIVERING -> CANCELED, by a person
     REQUEUE = "requeue"  # FAILED -> SCHEDULED, by a person
     RESEND = "resend"  # FAILED -> DELIVERING, a person has its dead letters tried again
     SUPERSEDE = "supersede"  # any but CANCELED -> SUPERSEDED, newer input
@@ -57,6 +58,7 @@ TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
     (_S.DELIVERING, _E.GAVE_UP): _S.FAILED,
     (_S.SCHEDULED, _E.CANCEL): _S.CANCELED,
     (_S.RUNNING, _E.CANCEL): _S.CANCELED,
+    (_S.DELIVERING, _E.CANCEL): _S.CANCELED,
     (_S.FAILED, _E.REQUEUE): _S.SCHEDULED,
     (_S.FAILED, _E.RESEND): _S.DELIVERING,
     (_S.SCHEDULED, _E.SUPERSEDE): _S.SUPERSEDED,
@@ -74,7 +76,9 @@ ENDED = frozenset({_S.COMPLETED, _S.NOT_APPLICABLE, _S.FAILED, _S.CANCELED, _S.S
 class Job:
     """One model on one input. ``input_digest`` names the input's bytes, so that the same work is never done twice;
     ``attempts`` counts those that failed; ``last_at`` is when the input's last image came (seconds since the epoch).
-    ``urgency`` and ``hint`` are those of the AE titles that the study was sent to; ``priority`` orders the queue."""
+    ``urgency`` and ``hint`` are those of the AE titles that the study was sent to; ``priority`` orders the queue.
+    ``deadline`` is when its result is wanted (0: not said); ``overdue``: it had waited too long when it was claimed.
+    ``kills`` counts the processes that it took down."""
 
     id: int
     study_uid: str
@@ -89,3 +93,7 @@ class Job:
     last_at: float = 0.0
     urgency: str = "ROUTINE"
     hint: str = ""
+    created_at: float = 0.0
+    deadline: float = 0.0
+    overdue: bool = False
+    kills: int = 0

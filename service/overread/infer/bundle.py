@@ -26,6 +26,7 @@ from overread.infer.heads import reading
 from overread.infer.memory import MemoryReader
 from overread.infer.pictures import plane, stacked, thick
 from overread.infer.recipe import Recipe, feed
+from overread.infer.windows import Numbers, thinned
 
 
 class Bundle:
@@ -44,6 +45,8 @@ class Bundle:
             self._way: Composed | Evaluated = Composed(recipe) if composable(recipe) else Evaluated(recipe)
             load_weights(self._way.network, card)
             self._way.start()
+            self._numbers = Numbers()
+            self._way.network.register_forward_hook(self._numbers)
             self._reader = MemoryReader()
             self._item = feed(self._way.preprocessing, self._reader, max(1, len(card.inputs)))
         torch.backends.cudnn.benchmark = False
@@ -58,11 +61,13 @@ class Bundle:
         if len(volumes) != len(wanted):
             named = ", ".join(wanted)
             raise Unfit(f"the model reads {len(wanted)} series together ({named}), it was given {len(volumes)}")
+        self._numbers.forget()
         try:
-            with contextlib.chdir(self._card.folder):
+            with contextlib.chdir(self._card.folder), thinned(self._way.inferer):
                 seen = self._planes(volumes, progress) if self._flat else self._whole(volumes, progress)
         finally:
             self._reader.release()
+        self._numbers.require()
         progress(1.0)
         return Reading(**{**vars(seen), "notes": self._notes})
 

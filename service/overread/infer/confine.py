@@ -7,7 +7,6 @@ program, resource limits (``prlimit``), and a look at the memory of the whole tr
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -16,18 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import pydicom
-
 from overread.domain.errors import CardError
 from overread.domain.pipeline import External
+from overread.infer.discreet import discreet
 
 MB = 1 << 20
 TAIL = 4096
 # The first process of a process namespace is deaf to most signals, so that it must not be the program itself.
 FIRST = ("/bin/sh", "-c", '"$@"; exit $?', "sh")
-PERSONAL = ("PatientName", "PatientID", "PatientBirthDate", "AccessionNumber", "OtherPatientIDs", "StudyID")
-_UID = re.compile(r"\b[0-2](?:\.\d+){3,}\b")
-_LONG_NUMBER = re.compile(r"\d{6,}")
 
 
 class ProgramFailed(RuntimeError):
@@ -162,7 +157,7 @@ def _filled(word: str, places: Mapping[str, Path]) -> str:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """The program and all that it has started: the namespace's first process takes the others with it."""
-    for child in _descendants(process.pid):
+    for child in descendants(process.pid):
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     with suppress(ProcessLookupError):
@@ -170,7 +165,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     process.wait(10)
 
 
-def _descendants(root: int) -> list[int]:
+def descendants(root: int) -> list[int]:
+    """All processes that a process has started, and those that they have."""
     parents: dict[int, int] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -186,7 +182,7 @@ def _descendants(root: int) -> list[int]:
 
 def _tree_mb(root: int) -> float:
     pages = 0
-    for pid in [root, *_descendants(root)]:
+    for pid in [root, *descendants(root)]:
         try:
             pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         except (OSError, ValueError, IndexError):
@@ -198,18 +194,5 @@ def _tail(said: Path, sources: Path) -> str:
     """The last that the program said, on one line and without what may name the patient."""
     with said.open("rb") as log:
         log.seek(max(0, said.stat().st_size - TAIL))
-        text = " ".join(log.read().decode("utf-8", "replace").split())
-    for word in _personal(sources):
-        text = re.sub(re.escape(word), "…", text, flags=re.IGNORECASE)
-    text = _LONG_NUMBER.sub("…", _UID.sub("…", text))
+        text = discreet(log.read().decode("utf-8", "replace"), sorted(sources.rglob("*.dcm")))
     return f"; it said last: {text[-160:]}" if text else ""
-
-
-def _personal(sources: Path) -> list[str]:
-    found: set[str] = set()
-    for path in sorted(sources.rglob("*.dcm"))[:1]:
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
-        for keyword in PERSONAL:
-            value = str(header.get(keyword, "") or "")
-            found |= {value, *re.split(r"[\^=\s\\]+", value)}
-    return sorted((word for word in found if len(word) > 1), key=len, reverse=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from overread.domain.errors import CardError
 from overread.domain.pipeline import Inferer
-from overread.infer.windows import count_windows
+from overread.infer.windows import Numbers, batch, count_windows
 
 Predict = Callable[[Tensor], Any]
 OURS = "CXYZ"
@@ -48,22 +48,28 @@ def _sizes(tensor: Tensor, layout: str) -> list[int]:
 
 
 def _run(
-    batch: Tensor, inferer: Inferer, predict: Predict, progress: Callable[[float], None], sliced: bool
+    given: Tensor, inferer: Inferer, predict: Predict, progress: Callable[[float], None], sliced: bool
 ) -> Tensor:
-    parts = torch.split(batch, inferer.batch, dim=inferer.layout.index("N")) if sliced else (batch,)
-    window = SlidingWindowInferer(inferer.roi, inferer.batch, inferer.overlap, mode="gaussian") if inferer.roi else None
-    expected = len(parts) * (count_windows(window, tuple(batch.shape[2:])) if window else 1)
-    done = 0
+    parts = torch.split(given, batch(inferer.batch), dim=inferer.layout.index("N")) if sliced else (given,)
+    window = _sliding(inferer) if inferer.roi else None
+    expected = len(parts) * (count_windows(window, tuple(given.shape[2:])) if window else 1)
+    done, numbers = 0, Numbers()
 
     def counted(x: Tensor) -> Tensor:
         nonlocal done
         answer = _first(predict(x))
+        numbers(None, None, answer)
         done += int(x.shape[0]) if window else 1
         progress(min(0.95, 0.95 * done / expected))
         return answer
 
     answers = [window(part, counted) if window else counted(part) for part in parts]
+    numbers.require()
     return torch.cat(answers, dim=0 if answers[0].ndim == 2 else inferer.layout.index("N"))
+
+
+def _sliding(inferer: Inferer) -> SlidingWindowInferer:
+    return SlidingWindowInferer(inferer.roi, batch(inferer.batch), inferer.overlap, mode="gaussian")
 
 
 def _first(answer: Any) -> Tensor:

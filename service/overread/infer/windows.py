@@ -1,8 +1,10 @@
-"""How many windows a sliding-window inferer will look at."""
+"""How many windows a sliding-window inferer will look at, how many at once, and whether it sees numbers."""
 
 from __future__ import annotations
 
-from math import ceil, prod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil, isnan, prod
 from typing import Any
 
 
@@ -24,3 +26,62 @@ def _along(extent: int, size: int, overlap: float) -> int:
     if size <= 0 or extent <= size:
         return 1
     return ceil((extent - size) / max(1, int(size * (1 - overlap)))) + 1
+
+
+_share = [1]
+
+
+@contextmanager
+def smaller(share: int) -> Iterator[None]:
+    """Within, batches of windows have a ``share``-th of their size: memory is short. For one reading at a time."""
+    _share[0] = max(1, share)
+    try:
+        yield
+    finally:
+        _share[0] = 1
+
+
+def batch(wanted: int) -> int:
+    """How many windows go through the network at once, where ``wanted`` would."""
+    return max(1, wanted // _share[0])
+
+
+@contextmanager
+def thinned(inferer: Any) -> Iterator[None]:
+    """Within, a sliding-window inferer works with such smaller batches."""
+    wanted = getattr(inferer, "sw_batch_size", None)
+    if not isinstance(wanted, int):
+        yield
+        return
+    inferer.sw_batch_size = batch(wanted)
+    try:
+        yield
+    finally:
+        inferer.sw_batch_size = wanted
+
+
+class Numbers:
+    """Adds up what a network answers: a sum that is no number tells that one of them was none. (An infinity is left to
+    what follows: the logarithm of nothing is one.) Nothing waits for a GPU until it is asked. As a forward hook of a
+    network it sees each answer."""
+
+    def __init__(self) -> None:
+        self._sum: Any = 0.0
+
+    def __call__(self, _network: Any, _given: Any, answer: Any) -> None:
+        """Add one answer: a tensor, or lists and tables of them."""
+        parts = answer.values() if isinstance(answer, dict) else answer if isinstance(answer, list | tuple) else ()
+        for part in parts:
+            self(_network, _given, part)
+        if hasattr(answer, "is_floating_point") and answer.is_floating_point():
+            self._sum = self._sum + answer.detach().mean().float()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self._sum = 0.0
+
+    def require(self) -> None:
+        """Raises ValueError when any of them was no number; what was added is forgotten."""
+        total, self._sum = self._sum, 0.0
+        if isnan(float(total)):
+            raise ValueError("the network's answer holds values that are no numbers")

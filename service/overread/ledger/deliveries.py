@@ -308,7 +308,8 @@ def requeue(ledger: Ledger, job_id: int, who: str) -> Move | None:
         row = session.get(JobRow, job_id, with_for_update=True)
         if row is None:
             return None
-        moved = move_row(session, row, JobEvent.REQUEUE, who, "sent back by a person", attempts=0, not_before=0.0)
+        anew = {"attempts": 0, "kills": 0, "not_before": 0.0}
+        moved = move_row(session, row, JobEvent.REQUEUE, who, "sent back by a person", **anew)
         if moved is not None:
             start_anew(session, DeliveryRow.job_id == job_id, DeliveryRow.state == DeliveryState.FAILED)
         return moved

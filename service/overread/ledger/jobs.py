@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import func, update
+from sqlalchemy import ColumnElement, and_, case, func, or_, update
 from sqlmodel import Session, col, select
 
-from overread.domain.called import ROUTINE, Errand, parted
+from overread.domain.called import ROUTINE, STAT, Errand, parted
 from overread.domain.job import TRANSITIONS, Job, JobEvent, JobState
 from overread.ledger.store import Ledger
 from overread.ledger.tables import DecisionRow, DeliveryRow, EventRow, JobRow, StudyRow
 
 CLOCK = "clock"
+NEVER = 1e18  # later than any deadline
 MOST_LOSSES = 20
 BY_WORKER = frozenset({JobEvent.READ, JobEvent.STUMBLED, JobEvent.LOST, JobEvent.UNFIT, JobEvent.GAVE_UP})
 
@@ -33,7 +34,8 @@ class Decision:
 
 @dataclass(frozen=True)
 class Plan:
-    """A job that a study calls for; from ``called_aes`` follow ``urgency``, ``hint`` and ``priority``."""
+    """A job that a study calls for; from ``called_aes`` follow ``urgency``, ``hint`` and ``priority``. Its result is
+    wanted ``deadline_s`` after the study's last image (0: not said)."""
 
     model: str
     model_version: str
@@ -43,6 +45,22 @@ class Plan:
     called_aes: str = ""
     urgency: str = ROUTINE
     hint: str = ""
+    deadline_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which of the jobs that are due a worker takes.
+
+    ``urgent_only``: those that are STAT; ``without``: none of these models, for which there is no room now. A job has
+    waited too long after ``longest_wait_s``, or when half of the time until its deadline is gone; with
+    ``overdue_first`` it goes before all others.
+    """
+
+    urgent_only: bool = False
+    without: Collection[str] = ()
+    longest_wait_s: float = 3600.0
+    overdue_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,9 +105,10 @@ def _plan_one(session: Session, study: StudyRow, p: Plan, now: float) -> list[Mo
     if any((row.model_version, row.input_digest) == (p.model_version, p.input_digest) for row in current):
         return []
     moves = _supersede(session, study, rows, now)
-    row = JobRow(
-        study_uid=study.uid, revision=study.revision, created_at=now, updated_at=now, last_at=study.last_at, **vars(p)
-    )
+    values = {key: value for key, value in vars(p).items() if key != "deadline_s"}
+    values |= {"created_at": now, "updated_at": now, "last_at": study.last_at}
+    deadline = study.last_at + p.deadline_s if p.deadline_s else 0.0
+    row = JobRow(study_uid=study.uid, revision=study.revision, deadline=deadline, **values)
     session.add(row)
     session.flush()
     session.add(EventRow(job_id=row.id or 0, at=now, who="router", event="plan", before="", after=JobState.SCHEDULED))
@@ -115,21 +134,18 @@ def _supersede(session: Session, study: StudyRow, rows: Sequence[JobRow], now: f
         moved = move_row(session, row, JobEvent.SUPERSEDE, "router", f"revision {study.revision} of the study")
         if moved:
             moves.append(moved)
-            _drop_deliveries(session, row.id or 0, now)
+            drop_deliveries(session, row.id or 0, now, "superseded", "superseded by a later revision of the study")
     return moves
 
 
-def _drop_deliveries(session: Session, job_id: int, now: float) -> None:
-    session.exec(
+def drop_deliveries(session: Session, job_id: int, now: float, cause: str, reason: str) -> int:
+    """What has not arrived yet is not sent; returns how many that are."""
+    dropped = (
         update(DeliveryRow)
         .where(col(DeliveryRow.job_id) == job_id, col(DeliveryRow.state).in_(["PENDING", "SENT", "FAILED"]))
-        .values(
-            state="DROPPED",
-            cause="superseded",
-            reason="superseded by a later revision of the study",
-            not_before=now,
-        )
+        .values(state="DROPPED", cause=cause, reason=reason, not_before=now)
     )
+    return int(session.exec(dropped).rowcount)
 
 
 def reorder(ledger: Ledger, errand: Callable[[tuple[str, ...]], Errand]) -> int:
@@ -150,29 +166,76 @@ def reorder(ledger: Ledger, errand: Callable[[tuple[str, ...]], Errand]) -> int:
             after = errand(parted(called_aes))
             row.priority += after.rank() - before.rank()
             row.called_aes, row.urgency, row.hint, row.updated_at = called_aes, after.priority, after.hint, now
+            due = [at for at in (row.deadline, after.due(row.last_at)) if at]
+            row.deadline = min(due, default=0.0)
             moved += after.priority != before.priority
     return moved
 
 
-def claim(ledger: Ledger, worker: str, lease_s: float) -> Move | None:
-    """Take the next job that is due: highest priority first, then oldest. None when there is none."""
-    now = time.time()
+def claim(ledger: Ledger, worker: str, lease_s: float, wanted: Wanted | None = None) -> Move | None:
+    """Take the next job that is due: highest priority first, then earliest deadline, then oldest. None without one."""
+    now, wanted = time.time(), wanted or Wanted()
+    overdue = _overdue(wanted, now)
     due = (
-        select(JobRow)
-        .where(JobRow.state == JobState.SCHEDULED, JobRow.not_before <= now)
-        .order_by(col(JobRow.priority).desc(), col(JobRow.id))
+        select(JobRow, overdue.label("overdue"))
+        .where(*_takes(wanted), JobRow.not_before <= now)
+        .order_by(
+            *([case((overdue, 0), else_=1)] if wanted.overdue_first else ()),
+            col(JobRow.priority).desc(),
+            case((col(JobRow.deadline) > 0, col(JobRow.deadline)), else_=NEVER),
+            col(JobRow.id),
+        )
         .limit(1)
         .with_for_update(skip_locked=True)
     )
     with ledger.read() as session:
-        if session.exec(select(JobRow.id).where(JobRow.state == JobState.SCHEDULED).limit(1)).first() is None:
+        if session.exec(select(JobRow.id).where(*_takes(wanted)).limit(1)).first() is None:
             return None
     with ledger.write() as session:
-        row = session.exec(due).first()
-        if row is None:
+        found = session.exec(due).first()
+        if found is None:
             return None
+        row, late = found
         values = {"worker": worker, "lease_until": now + lease_s, "progress": 0.0}
-        return move_row(session, row, JobEvent.CLAIM, worker, f"attempt {row.attempts + 1}", **values)
+        moved = move_row(session, row, JobEvent.CLAIM, worker, f"attempt {row.attempts + 1}", **values)
+        return replace(moved, job=replace(moved.job, overdue=bool(late))) if moved else None
+
+
+def _takes(wanted: Wanted) -> tuple[ColumnElement[bool], ...]:
+    takes: list[ColumnElement[bool]] = [col(JobRow.state) == JobState.SCHEDULED]
+    if wanted.urgent_only:
+        takes.append(col(JobRow.urgency) == STAT)
+    if wanted.without:
+        takes.append(col(JobRow.model).not_in(sorted(wanted.without)))
+    return tuple(takes)
+
+
+def _overdue(wanted: Wanted, now: float) -> ColumnElement[bool]:
+    deadline, planned = col(JobRow.deadline), col(JobRow.created_at)
+    half_gone = and_(deadline > 0, deadline + planned <= 2 * now)
+    return or_(planned + wanted.longest_wait_s <= now, half_gone)
+
+
+def held(ledger: Ledger, job_id: int, worker: str) -> bool:
+    """Whether a job still runs, and is this worker's."""
+    mine = (JobRow.id == job_id, JobRow.worker == worker, JobRow.state == JobState.RUNNING)
+    with ledger.read() as session:
+        return session.exec(select(JobRow.id).where(*mine)).first() is not None
+
+
+def miss_deadlines(ledger: Ledger, now: float) -> list[Job]:
+    """Jobs whose results are not at home when they are wanted; each is told once."""
+    open_still = [JobState.SCHEDULED, JobState.RUNNING, JobState.DELIVERING]
+    missed = (col(JobRow.deadline) > 0, col(JobRow.deadline) < now, col(JobRow.late).is_(False))
+    query = select(JobRow).where(*missed, col(JobRow.state).in_(open_still))
+    with ledger.read() as session:
+        if session.exec(query.limit(1)).first() is None:
+            return []
+    with ledger.write() as session:
+        rows = session.exec(query.with_for_update(skip_locked=True)).all()
+        for row in rows:
+            row.late = True
+        return [as_job(row) for row in rows]
 
 
 def renew(ledger: Ledger, job_id: int, worker: str, lease_s: float, progress: float) -> bool:
@@ -250,4 +313,7 @@ def as_job(row: JobRow) -> Job:
         row.last_at,
         row.urgency,
         row.hint,
+        row.created_at,
+        row.deadline,
+        kills=row.kills,
     )

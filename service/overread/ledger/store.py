@@ -13,7 +13,7 @@ from sqlmodel import Session, SQLModel, create_engine
 
 from overread.domain.errors import ConfigError, Unreachable
 
-HEAD = "0008"
+HEAD = "0009"
 MIGRATION_LOCK = 7_236_011
 BUSY_S = 30
 

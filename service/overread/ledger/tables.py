@@ -95,6 +95,8 @@ class JobRow(SQLModel, table=True):
     """One model on one input; ``last_at`` is when the last image of its input came.
 
     ``called_aes`` are those of the study when ``urgency``, ``hint`` and with them ``priority`` were derived from them.
+    ``deadline`` is when its result is wanted, 0: not said; ``late`` once it was told that it is not there. ``kills``
+    counts the processes of its model that it took down since it was planned or sent back by a person.
     """
 
     __tablename__ = "job"
@@ -125,6 +127,25 @@ class JobRow(SQLModel, table=True):
     created_at: float = 0.0
     updated_at: float = 0.0
     last_at: float = 0.0
+    deadline: float = 0.0
+    late: bool = False
+    kills: int = 0
+
+
+class DeathRow(SQLModel, table=True):
+    """A process of a model that died of a job, as in ``domain.death``."""
+
+    __tablename__ = "death"
+
+    id: int | None = Field(default=None, primary_key=True)
+    job_id: int = Field(index=True)
+    at: float
+    attempt: int
+    kind: str
+    signal: str = ""
+    exit_code: int | None = None
+    peak_bytes: int = Field(default=0, sa_type=BigInteger)
+    said: str = ""
 
 
 class EventRow(SQLModel, table=True):

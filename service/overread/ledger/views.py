@@ -10,9 +10,10 @@ from sqlalchemy import delete, func
 from sqlmodel import col, select
 
 from overread.domain.backlog import Backlog
+from overread.domain.death import Death
 from overread.domain.job import ENDED, Job, JobState
 from overread.domain.result import OPEN_STATES, Result
-from overread.ledger import commitments
+from overread.ledger import commitments, deaths
 from overread.ledger.deliveries import as_result
 from overread.ledger.destinations import Stand, stands
 from overread.ledger.jobs import as_job
@@ -34,12 +35,13 @@ TOLD_CONFLICTS = 20
 
 @dataclass(frozen=True)
 class JobStory:
-    """A job with all that happened to it."""
+    """A job with all that happened to it; ``deaths`` are those of processes, with the number of the attempt."""
 
     row: JobRow
     events: list[EventRow] = field(default_factory=list)
     results: list[ResultRow] = field(default_factory=list)
     deliveries: list[DeliveryRow] = field(default_factory=list)
+    deaths: list[tuple[int, Death]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def story(ledger: Ledger, study_uid: str) -> StudyStory | None:
                 list(session.exec(select(EventRow).where(EventRow.job_id == row.id).order_by(col(EventRow.id))).all()),
                 list(session.exec(select(ResultRow).where(ResultRow.job_id == row.id)).all()),
                 list(session.exec(select(DeliveryRow).where(DeliveryRow.job_id == row.id)).all()),
+                deaths.of_job(ledger, row.id or 0) if row.id else [],
             )
             for row in rows
         ]

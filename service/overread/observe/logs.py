@@ -82,6 +82,7 @@ def _level(event: events.Event) -> int:
             events.InstanceReceived()
             | events.InstancesIndexed()
             | events.SpoolDiscrepancy()
+            | events.JobClaimed()
             | events.RequestAnswered(status=200)
         ):
             return logging.DEBUG  # of the latter two, what matters is logged where the study or the file is known
@@ -91,6 +92,9 @@ def _level(event: events.Event) -> int:
             return logging.INFO
         case (
             events.WorkerDied()
+            | events.WorkerUnconfined()
+            | events.MemoryShort()
+            | events.DeadlineMissed()
             | events.Trouble()
             | events.AssociationRefused()
             | events.InstanceRefused()

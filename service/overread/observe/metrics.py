@@ -16,7 +16,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from overread.domain import events
 from overread.domain.backlog import Backlog
+from overread.domain.device import Device
 from overread.domain.job import JobState
+from overread.domain.warm import Warm
+from overread.observe.devices import WarmCollector
 from overread.observe.labels import Bounded
 from overread.observe.state import BacklogCollector, DiskCollector
 
@@ -33,7 +36,8 @@ DROPS: Final = ("silent", "crowded", "malformed", "too-long", "handshake-silent"
 DISCREPANCIES: Final = ("unindexed", "missing", "unreadable", "half-written")
 REPORTS: Final = ("same-association", "new-association", "unanswered", "unreachable", "refused", "gave-up", "nowhere")
 ACTION_STATUSES: Final = (0x0000, 0x0112, 0x0115, 0x0120, 0x0123, 0x0212, 0x0213)  # PS3.7 Section 10.1.4.1.10
-DEATHS: Final = ("crash", "timeout", "memory")
+DEATHS: Final = ("crash", "timeout", "memory", "device")
+REMEDIES: Final = ("smaller", "cpu", "patience")
 STATUSES: Final = (0x0110, 0x0117, 0x0122, 0x0124, 0xA700, 0xA900, 0xC000)  # PS3.4 Table B.2-1, PS3.7 Annex C
 HTTP_STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 411, 413, 415, 431, 500, 501, 503)
 
@@ -41,6 +45,7 @@ _RECEIVE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
 _STAGE_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 180, 300, 600, 900, 1800)
 _LOAD_S: Final = (0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
 _DELIVERY_S: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_WAIT_S: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400)
 _LATENCY_S: Final = (30, 60, 90, 120, 180, 300, 450, 600, 900, 1200, 1800, 2700, 3600, 7200, 14400, 43200)
 
 
@@ -90,6 +95,10 @@ class Metrics:
     def watch_backlog(self, read: Callable[[], Backlog]) -> None:
         """Export the ledger's backlog; ``read`` is called at each scrape, from another thread."""
         self.registry.register(BacklogCollector(read, self._models, self._destinations))
+
+    def watch_warm(self, read: Callable[[], Sequence[Warm]], device: Callable[[], Sequence[Device]]) -> None:
+        """Export what warm models hold and how the devices stand, asked at each scrape."""
+        self.registry.register(WarmCollector(read, device))
 
     def watch_disk(self, path: Path) -> None:
         """Export free and total bytes of the file system under ``path``, asked at each scrape."""
@@ -160,6 +169,21 @@ class Metrics:
             "model_loaded", "1 since a worker loaded the model, 0 since that worker died.", "model", "device"
         )
         self._deaths = self._counter("worker_deaths", "Worker processes that died.", "model", "reason")
+        self._evictions = self._counter("model_evictions", "Times that a model made way for another.", "model")
+        self._shortages = self._counter(
+            "memory_shortages", "Readings that ran out of memory, by what was tried next.", "model", "remedy"
+        )
+        self._rests = self._counter(
+            "reading_rest_seconds", "Seconds that readings rested, so that urgent ones had the device.", "model"
+        )
+        self._unconfined = self._counter(
+            "workers_unconfined", "Processes of models that the system did not let overread confine in full.", "network"
+        )
+        self._waits = self._histogram(
+            "queue_wait_seconds", "Seconds from the planning of a job to its claim.", _WAIT_S, "urgency"
+        )
+        self._overdue = self._counter("jobs_overdue", "Jobs that went before others, having waited too long.")
+        self._late = self._counter("deadlines_missed", "Jobs whose results were not at home when wanted.", "model")
         self._latency = self._histogram(
             "result_latency_seconds", "Seconds from a study's last image to its results at home.", _LATENCY_S, "model"
         )
@@ -217,6 +241,10 @@ class Metrics:
             self._stage_seconds.labels(model, self._bound("stage", stage))
         for death in DEATHS:
             self._deaths.labels(model, self._bound("death", death))
+        for remedy in REMEDIES:
+            self._shortages.labels(model, self._bound("remedy", remedy))
+        for counter in (self._evictions, self._rests, self._late):
+            counter.labels(model)
         self._latency.labels(model)
 
     def _start_destination(self, destination: str, kinds: Sequence[str]) -> None:
@@ -260,6 +288,13 @@ class Metrics:
             events.ModelLoaded: self._model_loaded,
             events.ModelUnloaded: self._model_unloaded,
             events.WorkerDied: self._worker_died,
+            events.WorkerUnconfined: lambda e: self._unconfined.labels("open" if e.network else "closed").inc(),
+            events.MemoryShort: lambda e: self._shortages.labels(
+                self._bound("model", e.model), self._bound("remedy", e.remedy)
+            ).inc(),
+            events.ReadingRested: lambda e: self._rests.labels(self._bound("model", e.model)).inc(e.seconds),
+            events.JobClaimed: self._job_claimed,
+            events.DeadlineMissed: lambda e: self._late.labels(self._bound("model", e.model)).inc(),
             events.StageTimed: self._stage_timed,
             events.DeliveryTried: self._delivery_tried,
             events.DeliveriesLost: lambda e: self._lost.labels(self._bound("destination", e.destination)).inc(e.count),
@@ -318,6 +353,11 @@ class Metrics:
 
     def _model_unloaded(self, event: events.ModelUnloaded) -> None:
         self._forget(self._bound("model", event.model))
+        self._evictions.labels(self._bound("model", event.model)).inc()
+
+    def _job_claimed(self, event: events.JobClaimed) -> None:
+        self._waits.labels(self._bound("urgency", event.urgency)).observe(event.waited_s)
+        self._overdue.inc(int(event.overdue))
 
     def _forget(self, model: str) -> None:
         for device in tuple(self._devices.get(model, ())):

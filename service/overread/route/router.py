@@ -67,7 +67,9 @@ def route(
             decisions.append(Decision(card.name, "", "", False, _nothing(lacking)))
             continue
         digest, order = input_digest(choices), wish.rank(card.runtime.priority)
-        plans.append(Plan(card.name, card.version, first.series.uid, digest, order, to, wish.priority, wish.hint))
+        wanted_s = wish.due(0.0, card.runtime.deadline_s)
+        plan = Plan(card.name, card.version, first.series.uid, digest, order, to, wish.priority, wish.hint, wanted_s)
+        plans.append(plan)
     return decisions, plans
 
 

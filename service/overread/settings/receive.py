@@ -67,12 +67,14 @@ class Caller:
 @dataclass(frozen=True)
 class Called:
     """An AE title that is served beside ``receive.ae_title``: how urgent what is sent to it is (Defined Terms of
-    Requested Procedure Priority (0040,1003)), a word that its jobs carry, and the models that may read it."""
+    Requested Procedure Priority (0040,1003)), a word that its jobs carry, the models that may read it, and
+    within how many seconds of the last image its results are wanted (0: not said)."""
 
     ae_title: str
     priority: str = "ROUTINE"
     hint: str = ""
     models: tuple[str, ...] = ()
+    deadline_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -211,6 +213,7 @@ def _check_called(r: Receive, source: str) -> None:
     for called in r.called:
         ae_title(called.ae_title, source, "receive.called: ae_title")
         choice(called.priority, PRIORITIES, f"receive.called {called.ae_title}: priority", source)
+        at_least(called, {"deadline_s": 0}, source, f"receive.called {called.ae_title}")
         if called.hint and not re.fullmatch(r"[\w.-]{1,32}", called.hint, re.ASCII):
             raise ConfigError(
                 f"{source}: receive.called {called.ae_title}: hint {called.hint!r} must be one word of at most 32 "

@@ -19,7 +19,11 @@ class Assemble:
 
 @dataclass(frozen=True)
 class Schedule:
-    """``slots`` jobs at once, each under a lease that a dead worker cannot renew; ``device`` is auto, cpu or cuda:N."""
+    """``slots`` jobs at once, each under a lease that a dead worker cannot renew; ``device`` is auto, cpu or cuda:N.
+
+    ``express`` keeps a further place for STAT jobs: auto where an AE title is STAT, on or off. ``memory_gb`` is what
+    all models together may hold (0: 80 % of the machine's); ``confine`` is available, required or off.
+    """
 
     slots: int = 1
     lease_s: float = 30.0
@@ -27,6 +31,13 @@ class Schedule:
     cpu_threads: int = 0
     keep_warm: int = 2
     retry_s: float = 10.0
+    longest_wait_s: float = 3600.0
+    express: str = "auto"
+    memory_gb: float = 0.0
+    confine: str = "available"
+    executor: str = "local"
+    ray_address: str = "auto"
+    ray_gpus: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,11 @@ class Retain:
 def check(assemble: Assemble, schedule: Schedule, observe: Observe, retain: Retain, source: str) -> None:
     """Raises ConfigError for the first value that cannot be."""
     at_least(assemble, {"quiet_s": 0}, source, "assemble")
-    at_least(schedule, {"lease_s": 1, "cpu_threads": 0, "keep_warm": 1, "retry_s": 0}, source, "schedule")
+    least = {"lease_s": 1, "cpu_threads": 0, "keep_warm": 1, "retry_s": 0, "longest_wait_s": 0, "memory_gb": 0}
+    at_least(schedule, {**least, "ray_gpus": 0}, source, "schedule")
+    choice(schedule.express, ("auto", "on", "off"), "schedule.express", source)
+    choice(schedule.confine, ("available", "required", "off"), "schedule.confine", source)
+    choice(schedule.executor, ("local", "ray"), "schedule.executor", source)
     within(schedule.slots, 1, 64, source, "schedule.slots")
     at_least(retain, {"days": 0, "max_gb": 0, "min_free_mb": 0}, source, "retain")
     for port in (observe.listen_port, observe.watch_port, observe.work_port):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from overread import __version__
+from overread.domain.called import STAT
 from overread.domain.card import Card, read_card
 from overread.domain.errors import ConfigError, Unreachable
 from overread.domain.variant import FLOOR
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from overread.infer.pool import WorkerPool
     from overread.journey import Encoding
     from overread.ledger import Ledger
+    from overread.observe.devices import Devices
     from overread.observe.metrics import Metrics
     from overread.schedule.clock import Clock
     from overread.spool import Spool
@@ -54,11 +56,13 @@ __all__ = [
     "commitment",
     "delivery_terms",
     "destination",
+    "devices",
     "disk_check",
     "docket",
     "door",
     "encoders_of",
     "encoding",
+    "express",
     "intake",
     "layers",
     "lazy_destination",
@@ -144,11 +148,25 @@ def tells_unfit(settings: Settings) -> bool:
 
 def pool(settings: Settings, herald: Herald) -> WorkerPool:
     """The processes in which models run."""
-    from overread.infer.pool import WorkerPool
+    from overread.infer.pool import Terms, WorkerPool
 
     s = settings.schedule
     threads = s.cpu_threads or max(1, (os.cpu_count() or 1) // s.slots)
-    return WorkerPool(herald, device=s.device, threads=threads, keep_warm=s.keep_warm)
+    budget, folder = int(s.memory_gb * 1024 * MB), settings.data_path / "workers"
+    return WorkerPool(herald, device=s.device, keep_warm=s.keep_warm, terms=Terms(threads, budget, s.confine, folder))
+
+
+def devices() -> Devices:
+    """The devices of this machine, to be asked how they stand."""
+    from overread.observe.devices import Devices
+
+    return Devices()
+
+
+def express(settings: Settings) -> bool:
+    """Whether there is a further place for STAT jobs."""
+    s = settings.schedule
+    return s.express == "on" or (s.express == "auto" and any(c.priority == STAT for c in settings.receive.called))
 
 
 def encoders_of(kinds: Sequence[str]) -> tuple[Encoder, ...]:
@@ -227,7 +245,7 @@ def tick_all(clock: Clock, watch: Watch) -> None:
     from overread.deliver.commitment import take_answers
     from overread.deliver.outbox import settle
     from overread.route.router import route_complete_studies
-    from overread.schedule.claims import lapse
+    from overread.schedule.claims import lapse, watch_deadlines
     from overread.schedule.retention import Limits, retire
     from overread.spool.frames import SpoolFrames
 
@@ -239,6 +257,7 @@ def tick_all(clock: Clock, watch: Watch) -> None:
     clock.every(1, "route", lambda: route_complete_studies(books, watch.models, herald, titles, frames))
     clock.every(1, "settle", lambda: settle(books, herald))
     clock.every(5, "lapse", lambda: lapse(books, time.time(), herald))
+    clock.every(5, "deadlines", lambda: watch_deadlines(books, time.time(), herald))
     r = settings.retain
     limits = Limits(r.days * 86400, int(r.max_gb * 1024 * MB), r.min_free_mb * MB)
     clock.every(60, "retain", lambda: retire(books, store, limits, time.time()))

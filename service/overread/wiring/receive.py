@@ -50,7 +50,7 @@ def _bytes(caller: Caller) -> int:
 def served(settings: Settings) -> dict[str, CalledAE]:
     """The AE titles that are served, by name."""
     r = settings.receive
-    named = {c.ae_title: CalledAE(c.ae_title, c.priority, c.hint, c.models) for c in r.called}
+    named = {c.ae_title: CalledAE(c.ae_title, c.priority, c.hint, c.models, c.deadline_s) for c in r.called}
     return {r.ae_title: CalledAE(r.ae_title)} | named
 
 

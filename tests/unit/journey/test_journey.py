@@ -16,6 +16,7 @@ from overread.domain.codes import Code
 from overread.domain.errors import Misplaced, Unfit
 from overread.domain.geometry import stack
 from overread.domain.job import Job, JobState
+from overread.domain.pace import Pace
 from overread.domain.provenance import Provenance, Style
 from overread.domain.reading import Reading
 from overread.encode import encoders
@@ -35,7 +36,7 @@ CARD = Card("air", "1", "Air", "overread", "monai", "", "ab" * 32, Accepts("CT")
 class Air:
     """Reads everything that is thin as air."""
 
-    def read(self, card: Card, volumes: object, progress: Callable[[float], None]) -> Reading:
+    def read(self, card: Card, volumes: object, progress: Callable[[float], None], pace: Pace) -> Reading:
         (volume,) = volumes  # type: ignore[misc]
         found = (volume.voxels < -500).astype(np.uint8)
         return Reading(label_map=found, probabilities={1: found * np.float16(0.75)})

@@ -18,7 +18,7 @@ from overread.domain.job import Job, JobEvent
 from overread.domain.result import DeliveryState, Result
 from overread.ledger import Ledger, deliveries, jobs, views
 from overread.ledger.tables import JobRow
-from overread.schedule.shift import Shift
+from overread.schedule.shift import Shift, Terms
 
 from .conftest import STUDY, card
 
@@ -40,7 +40,7 @@ def shift(ledger: Ledger, events: list[Event]) -> Iterator[Callable[..., Shift]]
         known = {c.name: c for c in (cards if cards is not None else [card()])}
         kinds = options.pop("kinds", {"pacs": ("seg",)})
         given = {"worker": "w1", "lease_s": 30.0, "retry_s": 0.05, **options}
-        made = Shift(ledger, known, read, kinds, events.append, **given)
+        made = Shift(ledger, known, read, kinds, events.append, terms=Terms(**given))
         made.start(slots)
         running.append(made)
         return made

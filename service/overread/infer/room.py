@@ -1,0 +1,98 @@
+"""Who has how much of the machine: the places of warm models, and whether there is room for another reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from overread.domain.pace import Pace
+from overread.infer.footprints import Footprint
+from overread.infer.worker import WorkerProcess
+
+SHARE_OF_MACHINE, SHARE_OF_DEVICE = 0.8, 0.95
+CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+@dataclass(eq=False)
+class Seat:
+    """One process of a model: what was ``asked`` for (auto, cpu, cuda:N) and the ``device`` that it is on; ``taken``
+    while somebody reads with it, at ``pace``: ``held`` is what it may take. ``outranked``: it is to make way."""
+
+    model: str
+    asked: str
+    device: str = ""
+    worker: WorkerProcess | None = None
+    taken: bool = True
+    pace: Pace = Pace.USUAL
+    held: Footprint = field(default_factory=Footprint)
+    outranked: bool = False
+    device_bytes: int = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.taken and self.worker is not None
+
+    @property
+    def used_at(self) -> float:
+        return self.worker.used_at if self.worker else 0.0
+
+
+class Room:
+    """The budget of one machine. Not thread-safe: the pool holds its lock."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
+        self.seats: list[Seat] = []
+        self.gpus = 0
+
+    def fits(self, need: Footprint, device: str, besides: Iterable[Seat]) -> bool:
+        """Whether ``need`` fits beside some seats; alone everything fits, for what else could be waited for."""
+        others = list(besides)
+        if not others:
+            return True
+        if sum(s.held.host_bytes for s in others) + need.host_bytes > self.budget_bytes:
+            return False
+        there = [s for s in others if s.device == device]
+        most = max((s.device_bytes for s in self.seats if s.device == device), default=0) * SHARE_OF_DEVICE
+        return not (most and there) or sum(s.held.device_bytes for s in there) + need.device_bytes <= most
+
+    def place(self, asked: str) -> str:
+        """On which device another process goes: of several GPUs on the one that has the fewest. Before the first model
+        has been loaded nobody knows how many there are, and ``auto`` stays what it is."""
+        if asked != "auto" or not self.seats:
+            return asked
+        if not self.gpus:
+            return "auto"
+        devices = [f"cuda:{n}" for n in range(self.gpus)]
+        return min(devices, key=lambda device: sum(s.device == device for s in self.seats))
+
+    def taken(self) -> list[Seat]:
+        """Those that are read with, or are loading."""
+        return [s for s in self.seats if s.taken]
+
+    def idle(self) -> list[Seat]:
+        """Those that nobody reads with, the one that was not used for longest first."""
+        return sorted((s for s in self.seats if s.is_idle), key=lambda s: s.used_at)
+
+    def urgent_on(self, device: str) -> bool:
+        """Whether an urgent reading is at work on a device."""
+        urgent = [s for s in self.taken() if s.pace is Pace.URGENT and s.worker is not None]
+        return any(s.device == device for s in urgent)
+
+
+def machine_bytes() -> int:
+    """The memory of this machine, or what its control group may take; 0 when neither is known."""
+    total = 0
+    for line in _text("/proc/meminfo").splitlines():
+        if line.startswith("MemTotal:"):
+            total = int(line.split()[1]) * 1024
+    limits = [int(text) for path in CGROUPS if (text := _text(path).strip()).isdigit()]
+    return min([total, *limits]) if total else 0
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
