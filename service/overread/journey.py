@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -40,11 +40,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoding:
-    """What is made of findings: by which encoders, in which variants, in which style."""
+    """What is made of findings: by which encoders, in which variants and style; ``roots`` as in ``ports.Read``."""
 
     encoders: tuple[Encoder, ...]
     variants: tuple[str, ...] = (FLOOR,)
     style: Style = field(default_factory=Style)
+    roots: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @property
     def withdraws(self) -> bool:
@@ -177,6 +178,7 @@ class Journey:
             style=style,
             provenance=origin,
             superseded=replaced.results,
+            roots=self.encoding.roots,
         )
 
     def _keep(self, job: Job, result: Result, folder: Path) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -51,7 +51,8 @@ class Read:
     ``key`` names input, model and settings: equal keys give equal UIDs. ``made_at`` is the time stamp for the objects,
     ISO 8601 in UTC, fixed when the input became complete, so that a repeated job makes the same bytes. ``variants`` are
     the ways (``domain.variant``) in which segmentations are wanted, each once. ``superseded`` are the results of the
-    model's earlier readings of the study, which this one replaces, the latest first.
+    model's earlier readings of the study, which this one replaces, the latest first. ``roots``: which kinds of results
+    a report of one kind lists, as the root of the result tree (``domain.result.roots``).
     """
 
     key: str
@@ -63,6 +64,7 @@ class Read:
     style: Style = field(default_factory=Style)
     provenance: Provenance = field(default_factory=Provenance)
     superseded: tuple[Result, ...] = ()
+    roots: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 class Encoder(Protocol):

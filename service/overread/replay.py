@@ -81,7 +81,7 @@ def _journey(settings: Settings, books: Ledger, engine: Engine, results: Sequenc
 
     kinds = sorted({r.kind for r in results} - {wiring.UNFIT}) or ["seg", "sr"]
     variants = tuple(dict.fromkeys(r.variant for r in results if r.variant)) or (FLOOR,)
-    encoding = Encoding(wiring.encoders_of(kinds), variants, settings.encode)
+    encoding = Encoding(wiring.encoders_of(kinds), variants, settings.encode, wiring.root_kinds(settings))
     return Journey(books, wiring.spool(settings), engine, encoding, _unheard)
 
 

@@ -122,7 +122,7 @@ def try_folder(card: Card, folder: Path, out: Path, progress: Progress) -> Trial
 
     Raises Unfit, with the reason for each series, when the model would read none.
     """
-    from overread.encode import ENCODERS, encoders
+    from overread.encode import encoders
 
     files = dicom_files(folder)
     began = time.monotonic()
@@ -134,7 +134,7 @@ def try_folder(card: Card, folder: Path, out: Path, progress: Progress) -> Trial
     out.mkdir(parents=True, exist_ok=True)
     read = Read(f"try {volume.stack.digest()} {card.name} {card.digest}", MADE_AT, card, volume, findings)
     made: list[Result] = []
-    for encoder in encoders(ENCODERS):
+    for encoder in encoders(("seg", "sr")):
         made.extend(encoder.encode(read, out, made))
     picture = out / f"{card.name}.png"
     draw(volume, findings, picture)

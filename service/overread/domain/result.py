@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -40,6 +40,23 @@ def choose(results: Sequence[Result], order: Sequence[str], takes: Callable[[Res
     there = [v for v in order if any(r.alternative and r.variant == v for r in results)]
     chosen = next((v for v in there if all(takes(r) for r in results if r.variant == v)), there[-1] if there else "")
     return [r for r in results if not r.alternative or r.variant == chosen]
+
+
+ROOTS = ("sr-data", "sr", "sr-viewer")
+
+
+def roots(destinations: Iterable[Collection[str]]) -> dict[str, frozenset[str]]:
+    """Which kinds of results a report lists as the root of the result tree: kind of report → kinds.
+
+    ``destinations`` are the kinds that each gets. Its most complete report is the root of what it gets; a report that
+    is the root for several lists what all of these get, so that no list names what was never sent.
+    """
+    found: dict[str, frozenset[str]] = {}
+    for kinds in map(frozenset, destinations):
+        root = next((kind for kind in ROOTS if kind in kinds), "")
+        if root:
+            found[root] = found.get(root, kinds) & kinds
+    return found
 
 
 class DeliveryState(StrEnum):

@@ -16,6 +16,8 @@ from overread.ports import Encoder
 
 ENCODERS: dict[str, str] = {
     "seg": "overread.encode.segmentation:SegmentationEncoder",
+    "sr-viewer": "overread.encode.report:ViewerReportEncoder",
+    "sr-data": "overread.encode.report:DataReportEncoder",
     "sr": "overread.encode.report:ReportEncoder",
     "rejection": "overread.encode.rejection:RejectionEncoder",
 }

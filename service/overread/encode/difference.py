@@ -25,6 +25,10 @@ def differences(stored: Path, again: Path) -> Iterator[str]:
         yield from _elements(a.header, b.header, "")
         if a.groups != b.groups:
             yield "PerFrameFunctionalGroupsSequence"
+        if a.content != b.content:
+            yield "ContentSequence"
+        if a.evidence != b.evidence:
+            yield "CurrentRequestedProcedureEvidenceSequence"
         pairs = zip_longest(a.frames, b.frames)
         wrong = sum(not x or not y or x.first != y.first or not np.array_equal(x.pixels, y.pixels) for x, y in pairs)
         if wrong:

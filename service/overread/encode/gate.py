@@ -22,7 +22,8 @@ from overread.domain.geometry import ORIENTATION_TOLERANCE
 from overread.domain.variant import Variant
 from overread.encode import gate_attributes, gate_report, gate_segmentation, gate_validator
 from overread.encode.gate_segmentation import floats
-from overread.encode.layers import Layer, Place
+from overread.encode.layers import Layer
+from overread.encode.report_tree import Draft
 from overread.encode.reread import Reread, reread
 from overread.encode.sources import Sources, unperturbed
 from overread.ports import Read
@@ -45,9 +46,9 @@ def pass_segmentation(path: Path, read: Read, sources: Sources, layer: Layer, va
     pass_object(path, read, sources, lambda found: gate_segmentation.check(found, read, sources, layer, variant))
 
 
-def pass_report(path: Path, read: Read, sources: Sources, places: dict[int, Place]) -> None:
+def pass_report(path: Path, draft: Draft) -> None:
     """Raise Misplaced unless its outlines, numbers and references are those of the findings."""
-    pass_object(path, read, sources, lambda found: gate_report.check(found.header, read, sources, places))
+    pass_object(path, draft.read, draft.sources, lambda found: gate_report.check(found, draft))
 
 
 def pass_object(path: Path, read: Read, sources: Sources, check: Check) -> None:
@@ -56,7 +57,7 @@ def pass_object(path: Path, read: Read, sources: Sources, check: Check) -> None:
     try:
         with unperturbed(), reread(path) as found:
             _same_identity(found.header, sources)
-            if read.volume.placed:
+            if read.volume.placed and read.volume.kind != "frames":
                 _same_slices(read, sources)
             check(found)
             gate_attributes.check(found.header)

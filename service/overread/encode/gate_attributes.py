@@ -16,7 +16,9 @@ from overread.domain.errors import Misplaced
 from overread.encode.sources import IDENTITY, REQUEST
 
 # Walked elsewhere, frame by frame, or not part of the header that is looked at here.
-_ELSEWHERE = frozenset({"PerFrameFunctionalGroupsSequence", "PixelData"})
+_ELSEWHERE = frozenset(
+    ("PerFrameFunctionalGroupsSequence", "PixelData", "ContentSequence", "CurrentRequestedProcedureEvidenceSequence")
+)
 _TREE = "sr-document-content"  # the tables do not tell which content items their rows are for
 _SHARED = "SharedFunctionalGroupsSequence."  # a group stands here or with each frame; what it holds is looked at
 _SOURCES_OWN = frozenset({*IDENTITY, *REQUEST})

@@ -3,99 +3,139 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
 from overread.domain.errors import Misplaced
-from overread.domain.findings import Detection, Segment
-from overread.encode.boxes import percent, rectangle
+from overread.domain.findings import Detection, Judgement, Segment
+from overread.encode import groups, tree
+from overread.encode.boxes import percent, rectangle, whole_image
 from overread.encode.boxes import tracking_uid as box_uid
 from overread.encode.identity import tracking_uid
-from overread.encode.layers import Place
-from overread.encode.sources import Sources
-from overread.ports import Read
+from overread.encode.report_tree import BOTH, CATALOG, DATA, VIEWER, Draft, negative
+from overread.encode.reread import Reread
+from overread.encode.tree import Node
 
 VALUE_TOLERANCE = 1e-8  # relative: a decimal string has 16 characters
-
-_GROUP, _TRACKING_UID, _REFERENCED_SEGMENT, _DERIVATION = "125007", "112040", "121191", "121401"
-
-
-def check(report: Dataset, read: Read, sources: Sources, places: Mapping[int, Place]) -> None:
-    """Raise Misplaced, saying what differs, unless ``report`` says of ``read`` what its findings say."""
-    _known_references(report, sources, places)
-    boxes = {box_uid(read, n): found for n, found in enumerate(read.findings.detections, 1)}
-    segments = {tracking_uid(read, segment.value): segment for segment in read.findings.segments}
-    groups = [item for item in _items(report) if item.ValueType == "CONTAINER" and _name(item) == _GROUP]
-    if len(groups) != len(segments) + len(boxes):
-        wanted = f"{len(segments)} segments" + (f" and {len(boxes)} boxes" if boxes else "")
-        raise Misplaced(f"the report has {len(groups)} measurement groups for {wanted}")
-    for group in groups:
-        children = group.ContentSequence
-        tracked = [str(c.UID) for c in children if c.ValueType == "UIDREF" and _name(c) == _TRACKING_UID]
-        box = boxes.pop(tracked[0], None) if tracked else None
-        if box is not None:
-            _check_box(group, box, read, sources)
-            continue
-        segment = segments.pop(tracked[0], None) if tracked else None
-        if segment is None:
-            raise Misplaced("a measurement group tracks none of the segments, or one twice")
-        _check_outline(group, segment, read, sources)
-        _check_numbers(group, segment)
-        _check_segment(group, segment, places)
+CheckGroup = Callable[[Node], None]
 
 
-def _known_references(report: Dataset, sources: Sources, places: Mapping[int, Place]) -> None:
-    """The content names no instance but the source slices and segmentations; the evidence names exactly those."""
-    known = {str(header.SOPInstanceUID) for header in sources.headers}
-    known |= {place.result.sop_instance_uid for place in places.values()}
-    named = [r for item in _items(report) for r in item.get("ReferencedSOPSequence", [])]
-    if not {str(r.ReferencedSOPInstanceUID) for r in named} <= known:
+def check(found: Reread, draft: Draft) -> None:
+    """Raise Misplaced, saying what differs, unless the report says of its reading what the findings say."""
+    root = tree.content(found.content, 0, len(found.content))
+    nodes = [node for item in root for node in item.walk()]
+    _known_references(nodes, set(tree.references(found.evidence)), draft)
+    _whole_catalog(root, draft)
+    expected = _expected(draft)
+    there = [n for n in nodes if n.kind == "CONTAINER" and n.name == groups.GROUP.value]
+    if len(there) != len(expected):
+        raise Misplaced(f"the report has {len(there)} measurement groups for {_counted(draft)}")
+    for group in there:
+        tracked = [c.value for c in group.of("UIDREF", groups.TRACKING_UID.value)]
+        one = expected.pop(tracked[0], None) if tracked else None
+        if one is None:
+            raise Misplaced("a measurement group tracks none of the findings, or one twice")
+        one(group)
+
+
+def _counted(draft: Draft) -> str:
+    found = draft.read.findings
+    boxes = f" and {len(found.detections)} boxes" if found.detections else ""
+    return f"{len(found.segments)} segments{boxes}"
+
+
+def _expected(draft: Draft) -> dict[str, CheckGroup]:
+    """Tracking UID → the check of each group that must be there."""
+    read, found = draft.read, draft.read.findings
+    made: dict[str, CheckGroup] = {}
+    for segment in found.segments:
+        made[tracking_uid(read, segment.value)] = lambda g, s=segment: _check_segment(g, s, draft)  # type: ignore[misc]
+    for n, box in enumerate(found.detections, 1):
+        made[box_uid(read, n)] = lambda g, b=box: _check_box(g, b, draft)  # type: ignore[misc]
+    for n, judged in enumerate(found.judgements, 1):
+        if draft.form == DATA or (draft.form == VIEWER and judged.chosen):
+            made[groups.judgement_uid(read, n)] = lambda g, j=judged: _check_class(g, j, draft)  # type: ignore[misc]
+    if draft.form == VIEWER and negative(found):
+        made[groups.nothing_uid(read)] = lambda g: _check_frame(g, draft)
+    return made
+
+
+def _known_references(nodes: list[Node], evidence: set[str], draft: Draft) -> None:
+    """The content names no instance but the source slices and results; the evidence names exactly those."""
+    known = {*draft.sources.objects, *draft.evidence}
+    if not {n.named.sop_instance_uid for n in nodes if n.named} <= known:
         raise Misplaced("the report refers to an instance that is neither a source slice nor its segmentation")
-    evidence = {
-        str(instance.ReferencedSOPInstanceUID)
-        for study in report.CurrentRequestedProcedureEvidenceSequence
-        for series in study.ReferencedSeriesSequence
-        for instance in series.ReferencedSOPSequence
-    }
     if evidence != known:
-        raise Misplaced("the report's evidence is not exactly its source slices and its segmentation")
+        raise Misplaced("the report's evidence is not exactly its source slices and the results that it refers to")
 
 
-def _check_outline(group: Dataset, segment: Segment, read: Read, sources: Sources) -> None:
+def _whole_catalog(root: tuple[Node, ...], draft: Draft) -> None:
+    listed = [c.named for node in root if node.name == CATALOG.value for c in node.children]
+    wanted = [(r.sop_class_uid, r.sop_instance_uid) for r in draft.catalog]
+    if [n and (n.sop_class_uid, n.sop_instance_uid) for n in listed] != wanted:
+        raise Misplaced("the report does not list exactly what was made of the reading")
+
+
+def _check_segment(group: Node, segment: Segment, draft: Draft) -> None:
+    place = draft.places.get(segment.value)
+    if draft.form != DATA or place is None:
+        _check_outline(group, segment, draft)
+    elif group.of("SCOORD"):
+        raise Misplaced(f"segment {segment.value} of the report has an outline beside its segment")
+    _check_numbers(group, segment)
+    named = [c.named for c in group.of("IMAGE", groups.REFERENCED_SEGMENT.value) if c.named]
+    wanted = [(place.result.sop_instance_uid, place.number)] if place and draft.form in (BOTH, DATA) else []
+    if [(n.sop_instance_uid, n.segment) for n in named] != wanted:
+        raise Misplaced(f"the report ties segment {segment.value} to another segment of the segmentation")
+
+
+def _line(group: Node, draft: Draft, what: str) -> tuple[int, NDArray[np.float64]]:
+    """The only outline of a group: its slice, and its points (n, 2)."""
+    lines = group.of("SCOORD")
+    if len(lines) != 1 or lines[0].graphic != "POLYLINE":
+        raise Misplaced(f"{what} of the report has no outline, or several")
+    (named,) = [c.named for c in lines[0].children if c.named]
+    wanted = [(r.sop_instance_uid, r.frame) for r in draft.sources.references]
+    return wanted.index((named.sop_instance_uid, named.frame)), lines[0].points
+
+
+def _check_outline(group: Node, segment: Segment, draft: Draft) -> None:
     """Each point of the outline is a corner of a pixel of the segment, on the slice that the outline names."""
-    outlines = [c for c in group.ContentSequence if c.ValueType == "SCOORD"]
-    if len(outlines) != 1 or outlines[0].GraphicType != "POLYLINE":
-        raise Misplaced(f"segment {segment.value} of the report has no outline, or several")
-    source = outlines[0].ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
-    k = [str(header.SOPInstanceUID) for header in sources.headers].index(str(source))
-    points = np.array(outlines[0].GraphicData, np.float64).reshape(-1, 2)
-    rows, columns = int(sources.headers[k].Rows), int(sources.headers[k].Columns)
-    if points.min() < 0 or points[:, 0].max() > columns or points[:, 1].max() > rows:
+    k, points = _line(group, draft, f"segment {segment.value}")
+    header = draft.sources.headers[k]
+    if points.min() < 0 or points[:, 0].max() > int(header.Columns) or points[:, 1].max() > int(header.Rows):
         raise Misplaced(f"the outline of segment {segment.value} leaves its image")
-    if not (points[0] == points[-1]).all() or not _touches(points, _plane(read, segment, k)).all():
+    plane = draft.read.findings.layer_of(segment.value)[k] == segment.value
+    if not (points[0] == points[-1]).all() or not _touches(points, plane).all():
         raise Misplaced(f"the outline of segment {segment.value} does not lie on the segment on slice {k + 1}")
 
 
-def _plane(read: Read, segment: Segment, k: int) -> NDArray[np.bool_]:
-    """The segment on slice ``k``."""
-    plane: NDArray[np.bool_] = read.findings.layer_of(segment.value)[k] == segment.value
-    return plane
-
-
-def _check_box(group: Dataset, box: Detection, read: Read, sources: Sources) -> None:
+def _check_box(group: Node, box: Detection, draft: Draft) -> None:
     """The rectangle is that of the detection, on its middle slice; its score is the detection's."""
-    outlines = [c for c in group.ContentSequence if c.ValueType == "SCOORD"]
-    numbers = [_number(c)[3] for c in group.ContentSequence if c.ValueType == "NUM"]
-    k, wanted = rectangle(box, read.volume.stack.shape)
-    if len(outlines) != 1 or numbers != [percent(box.score)]:
-        raise Misplaced(f"{box.title} of the report has another score than was found, or no outline")
-    source = str(outlines[0].ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
-    points = np.array(outlines[0].GraphicData, np.float64).reshape(-1, 2)
-    if source != str(sources.headers[k].SOPInstanceUID) or not np.allclose(points, wanted, atol=1e-3):
+    numbers = [c.number[0] for c in group.of("NUM") if c.number]
+    if numbers[:1] != [percent(box.score)] or len(numbers) != 1 + len(box.measurements):
+        raise Misplaced(f"{box.title} of the report has another score than was found")
+    wanted = rectangle(box, draft.read.volume.stack.shape)
+    k, points = _line(group, draft, box.title)
+    if k != wanted[0] or points.shape != wanted[1].shape or not np.allclose(points, wanted[1], atol=1e-3):
         raise Misplaced(f"{box.title} of the report does not lie where it was found")
+
+
+def _check_class(group: Node, judged: Judgement, draft: Draft) -> None:
+    numbers = [c.number[0] for c in group.of("NUM") if c.number]
+    if numbers != [percent(judged.probability)]:
+        raise Misplaced(f"{judged.label.name} of the report has another probability than was found")
+    if draft.form == VIEWER:
+        _check_frame(group, draft)
+
+
+def _check_frame(group: Node, draft: Draft) -> None:
+    shape = draft.read.volume.stack.shape
+    k, points = _line(group, draft, "a class")
+    if k != shape[0] // 2 or not np.allclose(points, whole_image(shape)):
+        raise Misplaced("the frame of the report does not lie around the middle slice")
 
 
 def _touches(points: NDArray[np.float64], plane: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -107,43 +147,24 @@ def _touches(points: NDArray[np.float64], plane: NDArray[np.bool_]) -> NDArray[n
     return touching
 
 
-def _check_numbers(group: Dataset, segment: Segment) -> None:
-    found = [_number(c) for c in group.ContentSequence if c.ValueType == "NUM"]
+def _check_numbers(group: Node, segment: Segment) -> None:
+    found = [_number(c) for c in group.of("NUM")]
     wanted = [
-        (m.name.value, m.derivation.value if m.derivation else "", m.unit.value, m.value) for m in segment.measurements
+        ((m.name.value, m.derivation.value if m.derivation else "", m.unit.value), (m.value, m.value))
+        for m in segment.measurements
     ]
     same = len(found) == len(wanted) and all(
-        a[:3] == b[:3] and math.isclose(a[3], b[3], rel_tol=VALUE_TOLERANCE, abs_tol=1e-12)
-        for a, b in zip(found, wanted, strict=True)
+        a == b and all(math.isclose(x, y, rel_tol=VALUE_TOLERANCE, abs_tol=1e-12) for x, y in zip(v, w, strict=True))
+        for (a, v), (b, w) in zip(found, wanted, strict=True)
     )
     if not same:
         raise Misplaced(f"the numbers of segment {segment.value} in the report are not those that were measured")
 
 
-def _number(item: Dataset) -> tuple[str, str, str, float]:
-    """(name, derivation, unit, value) of a NUM content item, codes by their value."""
-    derived = [c for c in item.get("ContentSequence", []) if _name(c) == _DERIVATION]
-    derivation = str(derived[0].ConceptCodeSequence[0].CodeValue) if derived else ""
-    measured = item.MeasuredValueSequence[0]
-    unit = str(measured.MeasurementUnitsCodeSequence[0].CodeValue)
-    return _name(item), derivation, unit, float(measured.NumericValue)
-
-
-def _check_segment(group: Dataset, segment: Segment, places: Mapping[int, Place]) -> None:
-    named = [c.ReferencedSOPSequence[0] for c in group.ContentSequence if _name(c) == _REFERENCED_SEGMENT]
-    found = [(str(r.ReferencedSOPInstanceUID), int(r.ReferencedSegmentNumber)) for r in named]
-    place = places.get(segment.value)
-    if found != ([(place.result.sop_instance_uid, place.number)] if place else []):
-        raise Misplaced(f"the report ties segment {segment.value} to another segment of the segmentation")
-
-
-def _items(item: Dataset) -> Iterator[Dataset]:
-    """All content items below ``item``, depth first."""
-    for child in item.get("ContentSequence", []):
-        yield child
-        yield from _items(child)
-
-
-def _name(item: Dataset) -> str:
-    names = item.get("ConceptNameCodeSequence", [])
-    return str(names[0].CodeValue) if names else ""
+def _number(item: Node) -> tuple[tuple[str, str, str], tuple[float, float]]:
+    """((name, derivation, unit), values) of a NUM content item, codes by their value."""
+    derived = [c.value for c in item.children if c.name == groups.DERIVATION.value]
+    if item.number is None:
+        raise ValueError("a number without a value")
+    decimal, whole, unit = item.number
+    return (item.name, derived[0] if derived else "", unit), (decimal, whole)

@@ -23,15 +23,16 @@ SPACING_TOLERANCE_MM = 1e-4
 
 _SEGMENT, _NUMBER = 0x0062000A, 0x0062000B
 _PLANE, _POSITION = 0x00209113, 0x00200032
-_DERIVATION, _SOURCE, _NAMED = 0x00089124, 0x00082112, 0x00081155
+_DERIVATION, _SOURCE, _NAMED, _FRAME = 0x00089124, 0x00082112, 0x00081155, 0x00081160
 
+Slice = tuple[str, int]
 
 @dataclass(frozen=True)
 class Group:
-    """What the functional groups of one frame say: its segment's number, its slice's UID, its place in mm."""
+    """What the functional groups of one frame say: its segment's number, its slice, its place in mm."""
 
     number: int
-    named: str
+    named: Slice
     position: NDArray[np.float64]
 
 
@@ -45,7 +46,7 @@ def check(found: Reread, read: Read, sources: Sources, layer: Layer, variant: Va
     groups = _groups(found, sources)
     if len(groups) != int(header.NumberOfFrames):
         raise Misplaced("the segmentation's frames, their descriptions and its pixels are not equally many")
-    slices = {str(source.SOPInstanceUID): k for k, source in enumerate(sources.headers)}
+    slices = {(r.sop_instance_uid, r.frame): k for k, r in enumerate(sources.references)}
     if variant.method == "fractional":
         _same_fractions(found, groups, slices, layer, read)
     else:
@@ -59,8 +60,8 @@ def _groups(found: Reread, sources: Sources) -> list[Group]:
     number = int(once[0].ReferencedSegmentNumber) if once else 0
     groups = [_group(found.groups, *where, number) for where in items(found.groups, 0, len(found.groups))]
     places = {
-        str(header.SOPInstanceUID): position
-        for header, position in zip(sources.headers, sources.positions, strict=True)
+        (reference.sop_instance_uid, reference.frame): position
+        for reference, position in zip(sources.references, sources.positions, strict=True)
     }
     for n, group in enumerate(groups, 1):
         if group.named not in places:
@@ -78,7 +79,10 @@ def _group(data: bytes, begin: int, end: int, number: int) -> Group:
         number = int.from_bytes(data[slice(*value)], "little")
     position = data[slice(*_within(data, found[_PLANE], _POSITION))].decode("ascii")
     images = _within(data, found[_DERIVATION], _SOURCE)
-    named = data[slice(*_within(data, images, _NAMED))].decode("ascii").rstrip("\0 ")
+    (only,) = items(data, *images)
+    told = elements(data, *only)
+    uid = data[slice(*told[_NAMED])].decode("ascii").rstrip("\0 ")
+    named = (uid, int(data[slice(*told[_FRAME])]) if _FRAME in told else 0)
     return Group(number, named, np.array([float(v) for v in position.split("\\")], np.float64))
 
 
@@ -89,7 +93,7 @@ def _within(data: bytes, sequence: tuple[int, int], tag: int) -> tuple[int, int]
 
 
 def _rebuilt(
-    found: Reread, groups: list[Group], layer: Layer, slices: Mapping[str, int], *, binary: bool
+    found: Reread, groups: list[Group], layer: Layer, slices: Mapping[Slice, int], *, binary: bool
 ) -> NDArray[np.uint8]:
     """The mask that the frames make, in values of the findings."""
     rebuilt = np.zeros(layer.mask.shape, np.uint8)
@@ -105,7 +109,7 @@ def _rebuilt(
     return rebuilt
 
 
-def _same_fractions(found: Reread, groups: list[Group], slices: Mapping[str, int], layer: Layer, read: Read) -> None:
+def _same_fractions(found: Reread, groups: list[Group], slices: Mapping[Slice, int], layer: Layer, read: Read) -> None:
     """Each frame holds the probabilities of its segment on its slice; those without a frame are nowhere above zero."""
     told: set[tuple[int, int]] = set()
     for n, (group, (first, part)) in enumerate(zip(groups, found.frames, strict=True), 1):
@@ -132,7 +136,7 @@ def _same_grid(header: Dataset, sources: Sources) -> None:
 
 def _all_referenced(header: Dataset, sources: Sources) -> None:
     named = [i for s in header.ReferencedSeriesSequence for i in s.ReferencedInstanceSequence]
-    wanted = {str(source.SOPInstanceUID) for source in sources.headers}
+    wanted = set(sources.objects)
     if {str(i.ReferencedSOPInstanceUID) for i in named} != wanted:
         raise Misplaced("ReferencedSeriesSequence of the segmentation does not name exactly the source slices")
     if {str(i.ReferencedSOPInstanceUID) for i in header.SourceImageSequence} != wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -32,19 +33,26 @@ class Maker:
 
 def maker(card: Card) -> Maker:
     """The device that ``card`` describes; other weights are another device."""
-    identity = "|".join((card.manufacturer, card.name, card.version, card.weights_sha256))
-    return Maker(
-        manufacturer=_long_string(card.manufacturer) or "unknown",
-        model=_long_string(card.title) or _long_string(card.name),
-        version=_long_string(card.version) or "unknown",
-        serial=card.weights_sha256[:16] or "unknown",
-        device_uid=_uid("device|" + identity),
-    )
+    return _maker(card, card.title or card.name, [card.weights_sha256, *sorted(card.further_weights.values())])
 
 
 def makers(card: Card) -> tuple[Maker, ...]:
     """Every algorithm that has a part in a result of ``card``, the one that it goes by first."""
-    return (maker(card),)
+    title = card.title or card.name
+    weights = {stage.name: [stage.weights_sha256, *stage.further_weights.values()] for stage in card.stages}
+    return (maker(card), *(_maker(card, f"{title}: {name}", own) for name, own in weights.items()))
+
+
+def _maker(card: Card, model: str, weights: Sequence[str]) -> Maker:
+    identity = "|".join((card.manufacturer, card.name, card.version, *weights))
+    part = "" if model == (card.title or card.name) else f"|{model}"
+    return Maker(
+        manufacturer=_long_string(card.manufacturer) or "unknown",
+        model=_long_string(model),
+        version=_long_string(card.version) or "unknown",
+        serial=weights[0][:16] or "unknown",
+        device_uid=_uid(f"device|{identity}{part}"),
+    )
 
 
 def uid(key: str, role: str) -> str:

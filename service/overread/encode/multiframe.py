@@ -36,6 +36,7 @@ LEAST_JPEG2000 = 32  # rows and columns that the codec needs
 REPEATED = ("SourceImageSequence", "ReferencedSeriesSequence", "PerFrameFunctionalGroupsSequence", "PixelData")
 _REFERENCED_SERIES, _SOURCE_IMAGES = 0x00081115, 0x00082112
 _FRAME_GROUPS, _PIXELS = 0x52009230, 0x7FE00010
+_STAND_INS = ("1.2.1", "1.2.2")
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,8 @@ class Multiframe:
 
     def _references(self) -> bytes:
         return b"".join(
-            explicit.item(
-                explicit.text(0x00081150, b"UI", instance.sop_class_uid)
-                + explicit.text(0x00081155, b"UI", instance.sop_instance_uid)
-            )
-            for instance in self.sources.instances
+            explicit.item(explicit.text(0x00081150, b"UI", kind) + explicit.text(0x00081155, b"UI", uid))
+            for uid, kind in self.sources.objects.items()
         )
 
     def _referenced_series(self) -> bytes:
@@ -96,12 +94,13 @@ class Multiframe:
 
     def _derivation(self, k: int) -> bytes:
         """Derivation Image Sequence of slice ``k``; its codes are highdicom's."""
-        instance = self.sources.instances[k]
+        kind, uid, frame = self.sources.references[k]
         code = self.derivation.SourceImageSequence[0]
         source = (
-            explicit.text(0x00081150, b"UI", instance.sop_class_uid)
-            + explicit.text(0x00081155, b"UI", instance.sop_instance_uid)
-            + explicit.encoded(code[0x00081156:])
+            explicit.text(0x00081150, b"UI", kind)
+            + explicit.text(0x00081155, b"UI", uid)
+            + (explicit.text(0x00081160, b"IS", str(frame)) if frame else b"")
+            + explicit.encoded(code[0x00081161:])
         )
         images = explicit.sequence(_SOURCE_IMAGES, explicit.item(source))
         return explicit.sequence(0x00089124, explicit.item(images + explicit.encoded(self.derivation[0x00082113:])))
@@ -146,7 +145,7 @@ def build(
     item = piece.PerFrameFunctionalGroupsSequence[0]
     derivation = item.DerivationImageSequence[0]
     first = derivation.SourceImageSequence[0].ReferencedSOPInstanceUID
-    downwards = first != sources.instances[0].sop_instance_uid
+    downwards = first != _STAND_INS[0]
     if downwards:
         frames.sort(key=lambda frame: (frame.number, -frame.k))
     _, piece.Rows, piece.Columns = pixels.layer.mask.shape
@@ -163,7 +162,8 @@ def _piece(
 ) -> Segmentation:
     """What highdicom makes of one pixel of the first two slices that every segment holds."""
     images = [sources.standin(k) for k in range(min(2, len(sources.instances)))]
-    for image in images:
+    for image, uid in zip(images, _STAND_INS, strict=False):
+        image.add_new("SOPInstanceUID", "UI", uid)  # frames share theirs; what refers to them is written below
         image.add_new("Rows", "US", 1)  # new elements: those that are there are the source's
         image.add_new("Columns", "US", 1)
     ones = np.ones((len(images), 1, 1), np.uint8)

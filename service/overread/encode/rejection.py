@@ -18,7 +18,7 @@ from pydicom.sr.codedict import codes
 from overread.domain.codes import Code
 from overread.domain.errors import Misplaced
 from overread.domain.result import Result
-from overread.encode import gate, identity, seal
+from overread.encode import gate, identity, seal, tree
 from overread.encode.codes import coded
 from overread.encode.reread import Reread
 from overread.encode.sources import Sources, read_sources
@@ -93,16 +93,8 @@ def _with_patient(dataset: Dataset, sources: Sources) -> Dataset:
 
 
 def _check(found: Reread, wanted: set[str]) -> None:
-    named = {
-        str(i.ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
-        for i in found.header.ContentSequence
-        if "ReferencedSOPSequence" in i
-    }
-    evidence = {
-        str(instance.ReferencedSOPInstanceUID)
-        for study in found.header.CurrentRequestedProcedureEvidenceSequence
-        for series in study.ReferencedSeriesSequence
-        for instance in series.ReferencedSOPSequence
-    }
+    items = tree.content(found.content, 0, len(found.content))
+    named = {item.named.sop_instance_uid for item in items if item.named}
+    evidence = set(tree.references(found.evidence))
     if named != wanted or evidence != wanted:
         raise Misplaced("the rejection note does not name exactly what is replaced")

@@ -24,6 +24,7 @@ from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 FRAME_GROUPS, PIXELS, ITEM, DELIMITER = 0x52009230, 0x7FE00010, 0xFFFEE000, 0xFFFEE0DD
+EVIDENCE, CONTENT = 0x0040A375, 0x0040A730
 _LONG = frozenset(b.encode() for b in ["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
 _TAG = struct.Struct("<HH")
 _CHUNK = 1 << 16
@@ -70,14 +71,17 @@ class Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class Reread:
-    """What a file holds: ``header`` without functional groups of frames and pixels, and as the bytes of ``head``;
-    ``groups`` the bytes of the former; ``frames`` gives one frame after the other, once."""
+    """What a file holds: ``header`` without functional groups of frames, pixels, and the content and evidence of a
+    report; ``head`` as bytes what comes before the pixels, without functional groups; ``groups``, ``content`` and
+    ``evidence`` the values of those sequences; ``frames`` gives one frame after the other, once."""
 
     meta: FileMetaDataset
     header: Dataset
     head: bytes
     groups: bytes
     frames: Iterator[Rows]
+    content: bytes = b""
+    evidence: bytes = b""
 
 
 @contextmanager
@@ -88,40 +92,45 @@ def reread(path: Path) -> Iterator[Reread]:
         file.seek(132 + 12 + int(meta.FileMetaInformationGroupLength))
         syntax = UID(meta.TransferSyntaxUID)
         stream = _Stream(file, deflated=syntax == DeflatedExplicitVRLittleEndian)
-        head, groups, length = _walk(stream)
-        header = read_dataset(BytesIO(head), False, True)
+        head, apart, length = _walk(stream)
+        header = read_dataset(BytesIO(b"".join(e for tag, e in head if tag not in (CONTENT, EVIDENCE))), False, True)
         header.file_meta = meta
         frames = _frames(stream, header, length, path) if length is not None else iter(())
-        yield Reread(meta, header, head, groups, frames)
+        whole = b"".join(element for _, element in head)
+        yield Reread(meta, header, whole, *(apart.get(FRAME_GROUPS, b""), frames), *_report(apart))
 
 
-def _walk(stream: _Stream) -> tuple[bytes, bytes, int | None]:
-    """The elements before the pixels without the functional groups, those, and the length of the pixels (None: there
-    are none)."""
-    head: list[bytes] = []
-    groups = b""
+def _report(apart: dict[int, bytes]) -> tuple[bytes, bytes]:
+    return apart.get(CONTENT, b""), apart.get(EVIDENCE, b"")
+
+
+def _walk(stream: _Stream) -> tuple[list[tuple[int, bytes]], dict[int, bytes], int | None]:
+    """The elements before the pixels without the functional groups; the values of what is long; and the length of the
+    pixels (None: there are none)."""
+    head: list[tuple[int, bytes]] = []
+    apart: dict[int, bytes] = {}
     while True:
         start = stream.some(8)
         if len(start) < 8:
-            return b"".join(head), groups, None
+            return head, apart, None
         group, number = _TAG.unpack_from(start)
         tag, vr = group << 16 | number, start[4:6]
         if tag == 0 and vr == b"\0\0":  # the byte that pads a deflated data set to an even length
-            return b"".join(head), groups, None
+            return head, apart, None
         if vr in _LONG:
             start += stream.read(4)
             length = int.from_bytes(start[8:12], "little")
         else:
             length = int.from_bytes(start[6:8], "little")
         if tag == PIXELS:
-            return b"".join(head), groups, length
+            return head, apart, length
         if length == 0xFFFFFFFF:
             raise ValueError("a sequence of undefined length, which nobody here writes")
         value = stream.read(length)
-        if tag == FRAME_GROUPS:
-            groups = value
-        else:
-            head += [start, value]
+        if tag in (FRAME_GROUPS, CONTENT, EVIDENCE):
+            apart[tag] = value
+        if tag != FRAME_GROUPS:
+            head.append((tag, start + value))
 
 
 def elements(data: bytes, begin: int, end: int) -> dict[int, tuple[int, int]]:

@@ -117,6 +117,22 @@ def _fill_query_keys(dataset: Dataset, sources: Sources) -> None:
             dataset.add(element)
 
 
+def requests(sources: Sources) -> list[Dataset]:
+    """The orders that a report answers (Referenced Request Sequence, PS3.3 C.17.2), as far as the source names them."""
+    found = []
+    for asked in sources.request.get("RequestAttributesSequence", []):
+        item = Dataset()
+        item.StudyInstanceUID = sources.identity.StudyInstanceUID
+        for keyword in ("ReferencedStudySequence", "RequestedProcedureCodeSequence"):
+            setattr(item, keyword, asked.get(keyword, []))
+        item.AccessionNumber = asked.get("AccessionNumber", sources.identity.AccessionNumber)
+        for keyword in ("RequestedProcedureID", "RequestedProcedureDescription"):
+            setattr(item, keyword, asked.get(keyword, ""))
+        item.PlacerOrderNumberImagingServiceRequest = item.FillerOrderNumberImagingServiceRequest = ""
+        found.append(item)
+    return found
+
+
 def _made_at(read: Read, sources: Sources) -> datetime:
     return identity.made_at(read, str(sources.identity.get("TimezoneOffsetFromUTC", "")))
 

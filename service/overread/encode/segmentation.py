@@ -30,7 +30,7 @@ class SegmentationEncoder:
         does not read back as the mask on its slices.
         """
         gate.require_consistent(read)
-        if not any(mask.any() for mask in read.findings.layers):
+        if not any(mask.any() for mask in read.findings.layers) or not in_space(read):
             return ()
         sources = read_sources(read.volume)
         if not sources.headers[0].get("FrameOfReferenceUID"):
@@ -40,6 +40,12 @@ class SegmentationEncoder:
             for variant in variants(read):
                 made.append(_write(read, sources, layer, variant, folder))
         return made
+
+
+def in_space(read: Read) -> bool:
+    """Whether what was read lies in patient space slice by slice: a film and a projection do not. Their outlines stand
+    in the report and in the pictures."""
+    return read.volume.placed and read.volume.kind != "frames"
 
 
 def variants(read: Read) -> Iterator[Variant]:

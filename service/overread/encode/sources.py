@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,8 @@ IDENTITY = (
 )
 # How the order calls it: what AI results are asked for by (IHE AIR, RAD-137), where the source has it.
 REQUEST = ("RequestAttributesSequence", "BodyPartExamined")
+# What pictures are made by, and what may be read in them.
+SHOWN = ("WindowCenter", "WindowWidth", "BurnedInAnnotation", "RecognizableVisualFeatures", "PatientOrientation")
 _COPIED = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
     *("Rows", "Columns", "ImagePositionPatient", "PixelSpacing", "PositionReferenceIndicator"),
@@ -63,11 +66,26 @@ def _tags(*keywords: str) -> list[BaseTag]:
     return [Tag(tag) for keyword in keywords if (tag := tag_for_keyword(keyword)) is not None]
 
 
+_GROUPS = _tags("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+_PLACES = {
+    "ImagePositionPatient": "PlanePositionSequence",
+    "ImageOrientationPatient": "PlaneOrientationSequence",
+    "PixelSpacing": "PixelMeasuresSequence",
+    "SliceThickness": "PixelMeasuresSequence",
+}
 _TEXT = frozenset(("AE", "AS", "CS", "DA", "DT", "LO", "LT", "SH", "ST", "TM", "UC", "UT"))
 _ESCAPE = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
 
-_FIRST_TAGS = _tags(*IDENTITY, *REQUEST, *_COPIED, *_PLACE)
+_FIRST_TAGS = _tags(*IDENTITY, *REQUEST, *_COPIED, *_PLACE, *SHOWN)
 _OTHER_TAGS = _tags(*_COPIED, *_PLACE, "PatientID")
+
+
+class Reference(NamedTuple):
+    """A slice as an object names it; ``frame`` counts from 1 and is 0 where the instance has only one."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    frame: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +102,17 @@ class Sources:
     def instances(self) -> tuple[Instance, ...]:
         """The source slices."""
         return self.volume.stack.instances
+
+    @cached_property
+    def references(self) -> tuple[Reference, ...]:
+        """How each slice is referred to, in their order."""
+        found = zip(self.instances, self.volume.sources, strict=True)
+        return tuple(Reference(i.sop_class_uid, uid, frame) for i, (uid, frame) in found)
+
+    @cached_property
+    def objects(self) -> dict[str, str]:
+        """SOP Instance UID → SOP Class UID of the source objects, each once."""
+        return {i.sop_instance_uid: i.sop_class_uid for i in self.instances}
 
     @cached_property
     def positions(self) -> NDArray[np.float64]:
@@ -108,7 +137,7 @@ def read_sources(volume: Volume) -> Sources:
     when these are not of one patient, study, series and frame of reference.
     """
     with unperturbed():
-        headers = tuple(_header(path, _OTHER_TAGS if k else _FIRST_TAGS) for k, path in enumerate(volume.paths))
+        headers = tuple(_headers(volume))
         _require_same_slices(volume, headers)
         _require_one_of_each(headers)
         identity = _identity(headers[0])
@@ -134,6 +163,38 @@ def unperturbed() -> Iterator[None]:
         yield
 
 
+def _headers(volume: Volume) -> Iterator[Dataset]:
+    """A header for each slice: of a frame that of its instance, with what the functional groups say of its place."""
+    if len(volume.paths) != len(volume.sources):
+        raise Misplaced(f"{len(volume.sources)} instances, {len(volume.paths)} files")
+    whole: dict[str, Dataset] = {}
+    for path, (_, number) in zip(volume.paths, volume.sources, strict=True):
+        tags = _OTHER_TAGS if whole else _FIRST_TAGS
+        if not number:
+            whole[""] = _header(path, tags)
+            yield whole[""]
+            continue
+        if path not in whole:
+            whole[path] = _header(path, [*tags, *_GROUPS])
+            whole[path].decode()
+        yield _frame_header(whole[path], number)
+
+
+def _frame_header(header: Dataset, number: int) -> Dataset:
+    found = Dataset()
+    for element in header:
+        if element.tag not in _GROUPS:
+            found.add(element)
+    shared = header.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    each = header.get("PerFrameFunctionalGroupsSequence") or []
+    own = each[number - 1] if number <= len(each) else Dataset()
+    for keyword, group in _PLACES.items():
+        item = (own.get(group) or shared[0].get(group) or [Dataset()])[0]
+        if keyword in item:
+            found.add(item[keyword])
+    return found
+
+
 def _header(path: str, tags: list[BaseTag]) -> Dataset:
     try:
         return dcmread(path, stop_before_pixels=True, specific_tags=list(tags))
@@ -142,8 +203,6 @@ def _header(path: str, tags: list[BaseTag]) -> Dataset:
 
 
 def _require_same_slices(volume: Volume, headers: tuple[Dataset, ...]) -> None:
-    if any(number for _, number in volume.sources):
-        raise Misplaced("the sources are frames of a multi-frame instance, to which results cannot refer yet")
     if len(headers) != len(volume.stack.instances) or len(headers) != len(volume.voxels):
         raise Misplaced(
             f"{len(volume.voxels)} slices of voxels, {len(volume.stack.instances)} instances, {len(headers)} files"

@@ -14,12 +14,16 @@ from pydicom.dataset import Dataset
 from overread.domain.result import Result
 from overread.ports import Read
 
+UNFIT = "unfit"
+REPORTS = ("sr", "sr-viewer", "sr-data", UNFIT)
 
-def predecessor(read: Read, variant: str) -> Result | None:
-    """The latest superseded report: of the same ``variant``, or of any when there was none of it. A notice that the
-    study could not be analysed is one too."""
-    reports = [r for r in read.superseded if r.kind in ("sr", "unfit")]
-    latest = [r for r in reports if r.kind == reports[0].kind]
+
+def predecessor(read: Read, kind: str, variant: str) -> Result | None:
+    """The latest superseded report: of the same ``kind`` and ``variant``, or of any variant or kind when there was none
+    of it. A notice that the study could not be analysed is one too."""
+    reports = [r for r in read.superseded if r.kind in REPORTS]
+    alike = kind if any(r.kind == kind for r in reports) else next((r.kind for r in reports), "")
+    latest = [r for r in reports if r.kind == (UNFIT if reports[0].kind == UNFIT else alike)]
     return next((r for r in latest if r.variant == variant), latest[0] if latest else None)
 
 

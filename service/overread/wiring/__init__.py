@@ -14,6 +14,7 @@ from overread import __version__
 from overread.domain.called import STAT
 from overread.domain.card import Card, read_card
 from overread.domain.errors import ConfigError, Unreachable
+from overread.domain.result import roots
 from overread.domain.variant import FLOOR
 from overread.ports import Destination, Encoder, Herald
 from overread.settings import Deliver, Settings
@@ -75,6 +76,7 @@ __all__ = [
     "reports",
     "result_kinds",
     "room_left",
+    "root_kinds",
     "served",
     "spool",
     "stow",
@@ -138,7 +140,12 @@ def encoding(settings: Settings) -> Encoding:
 
     kinds = sorted({k for d in settings.deliver for k in d.kinds} - {UNFIT}) or ["seg", "sr"]
     variants = tuple(dict.fromkeys(v for d in settings.deliver for v in d.variants)) or (FLOOR,)
-    return Encoding(encoders(kinds), variants, settings.encode)
+    return Encoding(encoders(kinds), variants, settings.encode, root_kinds(settings))
+
+
+def root_kinds(settings: Settings) -> dict[str, frozenset[str]]:
+    """Which kinds of results each report lists as the root of the result tree."""
+    return roots([d.kinds for d in settings.deliver] or [("seg", "sr")])
 
 
 def tells_unfit(settings: Settings) -> bool:

@@ -188,17 +188,17 @@ REPORTS: dict[str, tuple[Sabotage, str]] = {
 
 
 def _sabotaged(monkeypatch: pytest.MonkeyPatch, kind: str, sabotage: Sabotage) -> None:
-    save, write = seal.save, Multiframe.write
+    describe, write = seal.describe, Multiframe.write
 
     def spoil(path: Path) -> None:
         written = dcmread(path)
         sabotage(written)
         written.save_as(path)
 
-    def worse_report(dataset: Dataset, folder: Path, *described: str, **more: str) -> Result:
-        result = save(dataset, folder, *described, **more)
-        spoil(folder / result.path)
-        return result
+    def worse_report(dataset: Dataset, path: Path, *described: str, **more: str) -> Result:
+        if path.stem == "sr":
+            spoil(path)
+        return describe(dataset, path, *described, **more)
 
     def worse_segmentation(made: Multiframe, path: Path) -> str:
         digest = write(made, path)
@@ -208,7 +208,7 @@ def _sabotaged(monkeypatch: pytest.MonkeyPatch, kind: str, sabotage: Sabotage) -
     if kind == "seg":
         monkeypatch.setattr(Multiframe, "write", worse_segmentation)
     else:
-        monkeypatch.setattr(seal, "save", worse_report)
+        monkeypatch.setattr(seal, "describe", worse_report)
 
 
 @pytest.mark.parametrize(("sabotage", "reason"), SEGMENTATIONS.values(), ids=SEGMENTATIONS)

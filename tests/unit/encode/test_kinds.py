@@ -16,6 +16,7 @@ from overread.domain.findings import Detection, Findings, Judgement
 from overread.domain.result import Result
 from overread.encode import encoders
 from overread.encode.gate import pass_report
+from overread.encode.report_tree import Draft
 from overread.encode.sources import read_sources
 from overread.ports import Read
 
@@ -61,10 +62,16 @@ def test_segments_that_overlap_keep_all_their_voxels(reading: Reading, out: Path
     assert told_places(dcmread(files["sr"][0])) == places
 
 
+def child(report: Dataset, name: str) -> Dataset:
+    """The only child of the root of this name."""
+    (found,) = [c for c in report.ContentSequence if c.ConceptNameCodeSequence[0].CodeMeaning == name]
+    return found
+
+
 def told_places(report: Dataset) -> dict[str, tuple[str, int]]:
     """Where the report says that each tracked segment is: segmentation and number."""
     told = {}
-    for group in report.ContentSequence[-1].ContentSequence:
+    for group in child(report, "Imaging Measurements").ContentSequence:
         (uid,) = [str(c.UID) for c in group.ContentSequence if c.ValueType == "UIDREF"]
         (image,) = [c.ReferencedSOPSequence[0] for c in group.ContentSequence if c.ValueType == "IMAGE"]
         told[uid] = (str(image.ReferencedSOPInstanceUID), int(image.ReferencedSegmentNumber))
@@ -106,7 +113,7 @@ def test_a_box_elsewhere_does_not_pass_the_gate(reading: Reading, out: Path) -> 
     moved = replace(boxes().detections[0], low=(1.0, 4.0, 4.0))
     other = replace(read, findings=replace(boxes(), detections=(moved, boxes().detections[1])))
     with pytest.raises(Misplaced, match="Lung nodule 1 of the report does not lie where it was found"):
-        pass_report(path, other, read_sources(read.volume), {})
+        pass_report(path, Draft("sr", other, read_sources(read.volume), {}))
 
 
 def classes() -> Findings:
@@ -117,7 +124,9 @@ def classes() -> Findings:
 def test_classes_are_qualitative_evaluations_with_their_probability(reading: Reading, out: Path) -> None:
     evaluations = dcmread(encode(with_findings(reading, classes()), out)["sr"][0]).ContentSequence[-1]
     assert evaluations.ConceptNameCodeSequence[0].CodeMeaning == "Qualitative Evaluations"
-    first, second, missing = evaluations.ContentSequence
+    summary, first, second, missing, comment = evaluations.ContentSequence
+    assert summary.ConceptCodeSequence[0].CodeMeaning == "All algorithms succeeded; with findings"
+    assert comment.TextValue == "AI result, not a diagnosis."
     assert [i.ConceptCodeSequence[0].CodeMeaning for i in (first, second)] == ["Present", "Absent"]
     assert float(first.ContentSequence[0].MeasuredValueSequence[0].NumericValue) == 90.0
     assert missing.ConceptNameCodeSequence[0].CodeMeaning == "Nodule"

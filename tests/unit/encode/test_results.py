@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 
 from overread.domain.errors import ConfigError
 from overread.domain.result import Result
-from overread.encode import ENCODERS, encoders, identity
+from overread.encode import encoders, identity
 from overread.ports import Read
 
 from .conftest import CARD, Change, complaints, digest, inflated, mask, tool
@@ -28,7 +28,7 @@ Reading = Callable[..., Read]
 
 def encode(read: Read, folder: Path, *kinds: str) -> dict[str, Result]:
     results: list[Result] = []
-    for encoder in encoders(kinds or ENCODERS):
+    for encoder in encoders(kinds or ("seg", "sr")):
         results.extend(encoder.encode(read, folder, results))
     return {result.kind: result for result in results}
 
@@ -97,9 +97,10 @@ def test_nothing_found_is_a_report_without_groups_and_no_segmentation(reading: R
     report = highdicom.sr.srread(out / "sr.dcm")
     assert report.content.get_planar_roi_measurement_groups() == []
     (evaluations,) = [i for i in report.content[0].ContentSequence if i.name.value == "C0034375"]
-    said = [(i.name.meaning, i.value.meaning) for i in evaluations.ContentSequence]
+    assert evaluations.ContentSequence[0].value.meaning == "All algorithms succeeded; without findings"
+    said = [(i.name.meaning, i.value.meaning) for i in evaluations.ContentSequence[1:-2]]
     assert said == [("Lung", "Not visualized"), ("Lung", "Not visualized"), ("Nodule", "Absent")]
-    assert evaluations.ContentSequence[1].ContentSequence[0].ContentSequence[0].value.meaning == "Right"
+    assert evaluations.ContentSequence[2].ContentSequence[0].ContentSequence[0].value.meaning == "Right"
 
 
 def test_a_report_alone_is_another_object_than_one_with_a_segmentation(reading: Reading, out: Path) -> None:

@@ -108,12 +108,12 @@ def test_it_names_the_report_that_it_replaces(tiny_ct: list[Path], tmp_path: Pat
 def test_what_is_not_the_patients_does_not_pass_the_gate(
     tiny_ct: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save = seal.save
+    sealed = seal.seal
 
-    def of_another(report: Dataset, *given: Any, **more: Any) -> Result:
+    def of_another(report: Dataset, *given: Any) -> None:
+        sealed(report, *given)
         report.add_new("PatientID", "LO", "SOMEBODY")
-        return save(report, *given, **more)
 
-    monkeypatch.setattr(seal, "save", of_another)
+    monkeypatch.setattr(seal, "seal", of_another)
     with pytest.raises(Misplaced, match="PatientID of the result differs from the source"):
         encode_unfit(reading([read_file(path) for path in tiny_ct[1:]], tiny_ct[1]), REASON, tmp_path)
