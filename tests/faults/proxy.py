@@ -79,14 +79,15 @@ class Proxy:
         for one in (near, far):
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._open.append(far)
-        up = (near, far, wire.cut_up, wire.stall_up, wire.flip_up, wire)
-        down = (far, near, wire.cut_down, wire.stall_down, 0, wire)
+        up = (near, far, wire, (wire.cut_up, wire.stall_up, wire.flip_up))
+        down = (far, near, wire, (wire.cut_down, wire.stall_down, 0))
         for arguments in (up, down):
             threading.Thread(target=_pump, args=arguments, daemon=True).start()
 
 
-def _pump(source: socket.socket, target: socket.socket, cut: int, stall: int, flip: int, wire: Wire) -> None:
-    passed = 0
+def _pump(source: socket.socket, target: socket.socket, wire: Wire, marks: tuple[int, int, int]) -> None:
+    """Forward what comes; ``marks`` are the bytes at which this way is cut, stalls, or has one changed (0: never)."""
+    passed, (cut, stall, flip) = 0, marks
     try:
         while piece := source.recv(wire.piece):
             if flip and passed <= flip < passed + len(piece):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,17 +41,18 @@ from overread.simulate.pacs import Pacs
 from overread.simulate.web import Web
 from overread.spool.answers import AnswerBox
 
-RESULTS = 4
-TIMEOUT_S = 0.5
+RESULTS, AT_ONCE = 4, 16
+TIMEOUT_S = 2.0
 FOR_EVER_S = 7 * 86400.0
 PROVEN = "proven"
+MIGRATING = threading.Lock()  # what migrates a ledger is made for one at a time in a process
 M = Mishap
 
 
 @dataclass(frozen=True)
 class Row:
-    """``expected``: proven, or ``dead: `` and what the reason of the dead letters says. ``least`` and ``most``: how
-    often an object may come. ``more`` are words that stand in the reason although it is proven."""
+    """``expected``: proven, or ``dead: `` and what the reason of the dead letters says, ``may_be_there`` although it is
+    dead. ``most``: how often an object may come. ``more``: what its reason says although it is proven."""
 
     fault: str
     faults: tuple[Fault, ...] = ()
@@ -60,6 +62,7 @@ class Row:
     most: int = 3
     give_up_s: float = FOR_EVER_S
     more: str = ""
+    may_be_there: bool = False
 
     def __str__(self) -> str:
         return f"{self.way}: {self.fault}"
@@ -90,9 +93,9 @@ def each_status() -> Iterator[Row]:
 DIMSE = (
     Row("nothing", most=1),
     Row("refuses associations, 3 times", (Fault(M.REFUSE, times=3),), most=1),
-    Row("stalls after accept", (Fault(M.STALL_ACCEPTED, seconds=2, times=1),), most=2),
-    Row("stalls mid-transfer", (Fault(M.STALL_TRANSFER, seconds=2, spare=1, times=1),)),
-    Row("stalls before the response", (Fault(M.STALL_RESPONSE, seconds=2, spare=1, times=1),)),
+    Row("stalls after accept", (Fault(M.STALL_ACCEPTED, seconds=5, times=1),), most=2),
+    Row("stalls mid-transfer", (Fault(M.STALL_TRANSFER, seconds=5, spare=1, times=1),)),
+    Row("stalls before the response", (Fault(M.STALL_RESPONSE, seconds=5, spare=1, times=1),)),
     Row("aborts after accept", (Fault(M.ABORT_ACCEPTED, times=1),), most=1),
     Row("aborts mid-transfer", (Fault(M.ABORT_TRANSFER, spare=1, times=2),)),
     Row("aborts before the response", (Fault(M.ABORT_RESPONSE, spare=1, times=2),)),
@@ -105,6 +108,7 @@ DIMSE = (
     Row("has a full disk for ever", (Fault(M.DISK_FULL),), "dead: given up after.*0xA700", give_up_s=1.0, most=20),
     Row("is never there", (Fault(M.DOWN),), "dead: given up after.*nothing listens", give_up_s=1.0, most=0),
     Row("does not answer queries for a while", (Fault(M.NO_QUERIES, times=2),), most=1),
+    Row("stalls at a query", (Fault(M.STALL_QUERY, seconds=5, times=1),), most=1),
     *each_status(),
 )
 COMMITMENT = (
@@ -121,6 +125,7 @@ COMMITMENT = (
         "dead: configuration fault.*cannot be asked by storage commitment",
         way="commitment",
         most=1,
+        may_be_there=True,
     ),
 )
 WIRE = (
@@ -138,8 +143,8 @@ STOW = (
     Row("nothing", way="qido", most=1),
     Row("nothing", way="wado", most=1),
     Row("refuses (503), 3 times", (Fault(M.REFUSE, times=3),), way="qido", most=1),
-    Row("stalls before it reads", (Fault(M.STALL_ACCEPTED, seconds=2, times=1),), way="qido", most=2),
-    Row("stalls before the answer", (Fault(M.STALL_RESPONSE, seconds=2, times=1),), way="qido", most=2),
+    Row("stalls before it reads", (Fault(M.STALL_ACCEPTED, seconds=5, times=1),), way="qido", most=2),
+    Row("stalls before the answer", (Fault(M.STALL_RESPONSE, seconds=5, times=1),), way="qido", most=2),
     Row("cut off mid-transfer", (Fault(M.ABORT_TRANSFER, times=2),), way="qido"),
     Row("cut off before the answer", (Fault(M.ABORT_RESPONSE, times=2),), way="qido"),
     Row("says 200, loses every 2nd", (Fault(M.LOSE, every=2, times=3),), way="qido"),
@@ -147,6 +152,7 @@ STOW = (
     Row("is slow", (Fault(M.SLOW, seconds=0.2, times=5),), way="qido", most=1),
     Row("has a full disk for 1 s", (Fault(M.DISK_FULL, for_s=1.0),), way="wado", most=9),
     Row("does not answer queries for a while", (Fault(M.NO_QUERIES, times=2),), way="wado", most=1),
+    Row("stalls at a query", (Fault(M.STALL_QUERY, seconds=5, times=1),), way="qido", most=1),
     Row("fails with 0xA700 twice", (Fault(M.ANSWER, 0xA700, times=2),), way="qido"),
     Row("fails with 0xA900", (Fault(M.ANSWER, 0xA900),), "dead: 0xA900.*does not match", way="qido", most=1),
     Row("fails with 0xC000", (Fault(M.ANSWER, 0xC000),), "dead: 0xC000.*cannot understand", way="qido", most=1),
@@ -160,47 +166,63 @@ STOW = (
 MATRIX = (*DIMSE, *COMMITMENT, *WIRE, *STOW)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What became of one row: its deliveries, how often each object came, and what the PACS holds of what was made."""
+
+    ended: tuple[DeliveryRow, ...]
+    came: dict[str, int]
+    held: dict[str, list[bytes]]
+    made: dict[str, bytes]
+    seconds: float
+
+    def __str__(self) -> str:
+        states = ", ".join(f"{n} {state.lower()}" for state, n in Counter(r.state for r in self.ended).items())
+        return f"{states}; came {sum(self.came.values())} ×, held {sum(map(len, self.held.values()))}"
+
+
 @pytest.fixture(scope="module")
-def table(request: pytest.FixtureRequest) -> Iterator[list[tuple[Row, str, float]]]:
-    """What was seen in each row, printed when all have been."""
-    seen: list[tuple[Row, str, float]] = []
-    yield seen
-    out = request.config.pluginmanager.get_plugin("terminalreporter")
-    if out is not None and seen:
-        out.write_line("")
-        for row, told, seconds in seen:
-            out.write_line(f"{row!s:<52} | {row.expected[:34]:<34} | {told:<44} | {seconds:4.1f} s")
+def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Row, Seen]]:
+    """All rows that are asked for, played beside one another, for they mostly wait; printed as a table at the end."""
+    ours = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    wanted = [spec.params["row"] for spec in ours if spec is not None]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        told = dict(zip(wanted, pool.map(lambda row: play(row, tmp_path_factory.mktemp("row")), wanted), strict=True))
+    yield told
+    capture = request.config.pluginmanager.get_plugin("capturemanager")
+    with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+        print(f"\n{'fault':<58} | {'expected':<44} | seen")
+        for row, saw in told.items():
+            print(f"{row!s:<58} | {row.expected[:44]:<44} | {saw}, {saw.seconds:.1f} s")
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("row", MATRIX, ids=str)
-def test_each_result_ends_in_the_pacs_exactly_once_or_in_the_dead_letters(
-    row: Row, tmp_path: Path, table: list[tuple[Row, str, float]]
-) -> None:
+def test_each_result_ends_in_the_pacs_exactly_once_or_in_the_dead_letters(row: Row, seen: dict[Row, Seen]) -> None:
     """Two jobs of two results each. Proven: the PACS holds the same bytes, in one place each, and nothing else."""
+    saw = seen[row]
+    states, reasons = {r.state for r in saw.ended}, {r.reason for r in saw.ended}
+    if row.expected == PROVEN:
+        assert states == {"VERIFIED"}, (saw, reasons)
+        assert saw.held == {uid: [content] for uid, content in saw.made.items()}
+        assert all(re.search(row.more, reason) for reason in reasons), reasons
+    else:
+        assert states == {"FAILED"}, (saw, reasons)
+        assert all(re.search(row.expected.removeprefix("dead: "), reason) for reason in reasons), reasons
+        assert bool(saw.held) is row.may_be_there
+    assert max(saw.came.values(), default=0) <= row.most, saw
+
+
+def play(row: Row, folder: Path) -> Seen:
+    """One row from its beginning to its end."""
     began = time.monotonic()
-    with Stage(tmp_path, row) as stage:
+    with Stage(folder, row) as stage:
         ended = stage.play()
-        seen = stage.seen(ended)
-        table.append((row, seen, time.monotonic() - began))
-        if row.expected == PROVEN:
-            _require_all_there(stage, ended, row)
-        else:
-            says = row.expected.removeprefix("dead: ")
-            assert {r.state for r in ended} == {"FAILED"}, seen
-            assert all(re.search(says, r.reason) for r in ended), {r.reason for r in ended}
-            assert stage.pacs.files() == []
-        assert max(stage.pacs.received.values(), default=0) <= row.most, seen
-
-
-def _require_all_there(stage: Stage, ended: list[DeliveryRow], row: Row) -> None:
-    assert {r.state for r in ended} == {"VERIFIED"}, stage.seen(ended)
-    kept = stage.pacs.files()
-    assert sorted(path.stem for path in kept) == sorted(r.sop_instance_uid for r in stage.made)
-    for result in stage.made:
-        (one,) = (path for path in kept if path.stem == result.sop_instance_uid)
-        assert dataset_bytes(one) == dataset_bytes(stage.spool / result.path)
-    assert all(re.search(row.more, r.reason) for r in ended), {r.reason for r in ended}
+        held: dict[str, list[bytes]] = {}
+        for path in stage.pacs.files():
+            held.setdefault(path.stem, []).append(dataset_bytes(path))
+        made = {r.sop_instance_uid: dataset_bytes(stage.spool / r.path) for r in stage.made}
+        return Seen(tuple(ended), dict(stage.pacs.received), held, made, time.monotonic() - began)
 
 
 class Stage:
@@ -208,8 +230,9 @@ class Stage:
 
     def __init__(self, folder: Path, row: Row) -> None:
         self.folder, self.row, self.spool = folder, row, folder / "data" / "spool"
-        self.made: list[Result] = fill(folder / "data", 2, RESULTS // 2, {"there": ("seg", "sr")})
-        self.ledger: Ledger = open_ledger(f"sqlite:///{folder / 'data' / 'ledger.sqlite'}")
+        with MIGRATING:
+            self.made: list[Result] = fill(folder / "data", 2, RESULTS // 2, {"there": ("seg", "sr")})
+            self.ledger: Ledger = open_ledger(f"sqlite:///{folder / 'data' / 'ledger.sqlite'}")
         self.box = AnswerBox(folder / "answers")
         self.pacs = Pacs(folder / "pacs")
         self._open = contextlib.ExitStack()
@@ -243,12 +266,6 @@ class Stage:
             outbox.stop()
         return rows(self.ledger)
 
-    def seen(self, ended: list[DeliveryRow]) -> str:
-        """In words."""
-        states = ", ".join(f"{n} {state.lower()}" for state, n in Counter(r.state for r in ended).items())
-        came = sum(self.pacs.received.values())
-        return f"{states}; came {came} ×, held {len(self.pacs.files())}"
-
     def _destination(self) -> Any:
         way = self.row.way
         if way in ("qido", "wado"):
@@ -259,12 +276,13 @@ class Stage:
         peer = Peer("PACS", "127.0.0.1", self._behind(self.pacs.port))
         witness: Any = {"c-find": by_find, "c-get": by_get, "none": unasked}.get(way)
         if way.startswith("commitment"):
-            witness = Committer(2.0, self.box, by_find if "c-find" in way else None)
+            witness = Committer(3.0, self.box, by_find if "c-find" in way else None)
         if way == "c-move":
             port = _free_port()
             self.pacs.peers["BACK"] = Peer("BACK", "127.0.0.1", port)
             witness = Mover("BACK", port)
-        return DimseDestination("there", Calling(peer, "OVERREAD", timeout_s=TIMEOUT_S, associations=2), witness=witness)
+        calling = Calling(peer, "OVERREAD", timeout_s=TIMEOUT_S, associations=2)
+        return DimseDestination("there", calling, witness=witness)
 
     def _behind(self, port: int) -> int:
         return port if self.row.wire is None else self._open.enter_context(Proxy(port, self.row.wire)).port

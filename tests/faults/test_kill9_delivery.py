@@ -18,6 +18,7 @@ import pytest
 from house import Service, dataset_bytes, destination, wait_for
 from outgoing import Forgetful, fill
 
+from overread.simulate.mischief import Fault, Mishap
 from overread.simulate.pacs import Pacs
 
 pytestmark = pytest.mark.slow
@@ -102,6 +103,37 @@ def test_kill9_at_thirty_random_moments_of_delivery(
     with capsys.disabled():
         took = time.monotonic() - started
         print(f"\n{kills} kills in {took:.0f} s; {again} of {total} were sent again; struck while {dict(fallen)}")
+
+
+STEPS = {
+    "the association is open": Mishap.STALL_ACCEPTED,
+    "an object is on its way": Mishap.STALL_TRANSFER,
+    "it is kept and not yet acknowledged": Mishap.STALL_RESPONSE,
+    "the PACS is asked for it": Mishap.STALL_QUERY,
+}
+
+
+@pytest.mark.timeout(120)
+def test_kill9_at_every_step_of_delivery(service: Make, tmp_path: Path) -> None:
+    """The PACS holds still at a step, and whoever waits for it is killed there, once at each step, in one run."""
+    with Pacs(tmp_path / "pacs", "ONE") as pacs:
+        to = destination("one", pacs.port, concurrency=1, first_retry_s=0.2, longest_retry_s=0.5)
+        sender = Sender(service([to], role="watch"))
+        made = fill(sender.service.data, 8, 2, {"one": ("seg", "sr")})
+        try:
+            for step in STEPS.values():
+                pacs.mischief.add(Fault(step, times=1))
+                sender.start()
+                wait_for(lambda: pacs.mischief.told()[0]["struck"], 30, lambda step=step: f"{step} {sender.states()}")
+                sender.kill()
+                pacs.mischief.clear()
+            sender.start()
+            wait_for(lambda: sender.states()["VERIFIED"] == len(made), 60, lambda: str(sender.states()))
+        finally:
+            sender.end()
+        kept = {path.stem: dataset_bytes(path) for path in pacs.files()}
+        assert len(kept) == len(pacs.files())
+        assert kept == {r.sop_instance_uid: dataset_bytes(sender.service.data / "spool" / r.path) for r in made}
 
 
 def _moved(sender: Sender, pacs: list[Pacs], before: int) -> bool:

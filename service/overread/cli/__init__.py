@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from overread.cli import deliveries, models, quarantine, questions, service, simulate
+from overread.cli import accept, deliveries, models, quarantine, questions, service, simulate
 from overread.domain.errors import OverreadError
 
 DEFAULT_CONFIGS = (Path("overread.toml"), Path("/etc/overread/overread.toml"))
-PARTS = (service, questions, deliveries, models, quarantine, simulate)
+PARTS = (service, questions, deliveries, models, quarantine, accept, simulate)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,9 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from pydicom import Dataset
+
 from overread.deliver.association import IMPLICIT, VERIFICATION, Line, echo, name_of
 from overread.deliver.choice import chosen
-from overread.deliver.content import DEFLATED, EXPLICIT, data_set, transfer_syntaxes
+from overread.deliver.content import DEFLATED, EXPLICIT, as_dataset, data_set, transfer_syntaxes
 from overread.deliver.lines import Lines
 from overread.deliver.pdu import Pair
 from overread.deliver.proofs import Asker, Witness, unasked
@@ -89,6 +91,15 @@ class DimseDestination:
     def prove(self, items: Sequence[Item]) -> Iterator[tuple[Item, Proven]]:
         """What it says of each object when it is asked. Raises Unreachable, or Rejected when it cannot be asked."""
         return self._witness(self._asker, items)
+
+    def give_back(self, items: Sequence[Item]) -> Iterator[tuple[Item, Dataset | None]]:
+        """Each object as it is kept there, by C-MOVE where that is the proof, else by C-GET; None for what is missing.
+        Raises as ``prove``."""
+        from overread.deliver.retrieving import Mover, got
+
+        fetched = self._witness.moved if isinstance(self._witness, Mover) else got
+        for item, content in fetched(self._asker, items):
+            yield item, None if content is None else as_dataset(*content)
 
     def check(self) -> str:
         """C-ECHO. One line when it is answered; raises Unreachable, or Rejected when it is there but does not verify,

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from pydicom import Dataset, dcmread
+
 from overread.deliver.choice import chosen
 from overread.domain.delivery import Item, Outcome, Proven, Standing, Told
 from overread.domain.errors import NoConnection, Rejected, Unreachable
@@ -58,6 +60,13 @@ class FolderDestination:
         """Whether each file is there with the digest of its result. Raises Unreachable."""
         self._require_folder()
         yield from ((item, self._standing(item.result)) for item in items)
+
+    def give_back(self, items: Sequence[Item]) -> Iterator[tuple[Item, Dataset | None]]:
+        """Each object as it lies there; None for what does not. Raises Unreachable."""
+        for item in items:
+            target = self._target(item.result)
+            with self._reachable():
+                yield item, dcmread(target) if target.is_file() else None
 
     def check(self) -> str:
         """Write and remove a file; one line when it works, Unreachable with the reason and the remedy otherwise."""

@@ -7,8 +7,11 @@ import json
 import secrets
 import tomllib
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+
+from pydicom import Dataset, dcmread
 
 from overread.deliver.choice import chosen
 from overread.domain.delivery import Item, Outcome, Proven, Standing, Told
@@ -49,6 +52,19 @@ class ObjectStoreDestination:
         """Read each object back and compare its digest. Raises Unreachable."""
         for item in items:
             yield item, self._reach(lambda item=item: self._standing(item.result))
+
+    def give_back(self, items: Sequence[Item]) -> Iterator[tuple[Item, Dataset | None]]:
+        """Each object as it lies there; None for what does not. Raises Unreachable."""
+        for item in items:
+            content = self._reach(lambda item=item: self._content(self._key(item.result)))
+            yield item, None if content is None else dcmread(BytesIO(content))
+
+    def _content(self, key: str) -> bytes | None:
+        self._fs.invalidate_cache()
+        try:
+            return bytes(self._fs.cat_file(key))
+        except FileNotFoundError:
+            return None
 
     def check(self) -> str:
         """Put and remove an object; one line when it works, Unreachable with the reason and the remedy otherwise."""

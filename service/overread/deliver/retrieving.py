@@ -41,7 +41,12 @@ Fetched = tuple[bytes, str]  # a data set and its transfer syntax
 
 
 def by_get(asker: Asker, items: Sequence[Item]) -> Iterator[tuple[Item, Proven]]:
-    """Each object is fetched by C-GET (PS3.4 C.4.3) over one association and compared."""
+    """Each object is fetched by C-GET and compared."""
+    yield from ((item, _verdict(item, fetched)) for item, fetched in got(asker, items))
+
+
+def got(asker: Asker, items: Sequence[Item]) -> Iterator[tuple[Item, Fetched | None]]:
+    """Each object as it comes by C-GET (PS3.4 C.4.3), over one association; None for what it does not have."""
     contexts: dict[Pair, None] = {(GET_SOP_CLASS, IMPLICIT): None}
     for item in items:
         contexts |= dict.fromkeys((item.result.sop_class_uid, s) for s in transfer_syntaxes(item.result))
@@ -51,7 +56,7 @@ def by_get(asker: Asker, items: Sequence[Item]) -> Iterator[tuple[Item, Proven]]
             if (GET_SOP_CLASS, IMPLICIT) not in line.accepted:
                 raise cannot_be_asked(asker, "c-get", "it does not offer the service")
             for item in items:
-                yield item, _verdict(item, _get(asker, line, item))
+                yield item, _get(asker, line, item)
     except Rejected as error:
         raise error if "configuration fault" in str(error) else cannot_be_asked(asker, "c-get", error) from None
 
@@ -84,11 +89,15 @@ class Mover:
     _busy: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def __call__(self, asker: Asker, items: Sequence[Item]) -> Iterator[tuple[Item, Proven]]:
-        """Each object is sent to us by C-MOVE (PS3.4 C.4.2) and compared. One thread at a time has the port."""
+        """Each object is sent to us by C-MOVE and compared."""
+        yield from ((item, _verdict(item, fetched)) for item, fetched in self.moved(asker, items))
+
+    def moved(self, asker: Asker, items: Sequence[Item]) -> Iterator[tuple[Item, Fetched | None]]:
+        """Each object as it is sent to us by C-MOVE (PS3.4 C.4.2). One thread at a time has the port."""
         with self._busy, self._at_the_port(items) as arrivals, asked_over(asker, MOVE_SOP_CLASS, "c-move") as line:
             for item in items:
                 self._move(asker, line, item)
-                yield item, _verdict(item, arrivals.wait_for(item.result.sop_instance_uid))
+                yield item, arrivals.wait_for(item.result.sop_instance_uid)
 
     def _move(self, asker: Asker, line: Line, item: Item) -> None:
         command: dict[int, Value] = {CLASS: MOVE_SOP_CLASS, FIELD: C_MOVE_RQ, MESSAGE_ID: line.next_id(), PRIORITY: 0}

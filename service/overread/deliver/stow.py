@@ -83,6 +83,11 @@ class StowDestination:
             else:
                 yield item, (self._find if self.proof == "qido" else self._read_back)(client, item)
 
+    def give_back(self, items: Sequence[Item]) -> Iterator[tuple[Item, Dataset | None]]:
+        """Each object as it is kept there, by WADO-RS; None for what is not there. Raises as ``prove``."""
+        client = _Client(self)
+        yield from ((item, self._retrieved(client, item)) for item in items)
+
     def check(self) -> str:
         """A QIDO-RS question; one line when it is answered, Unreachable with the reason and the remedy otherwise."""
         started = time.monotonic()
@@ -135,13 +140,17 @@ class StowDestination:
         return Proven(Standing.THERE) if there else Proven(Standing.MISSING, "it was taken but is not found there")
 
     def _read_back(self, client: _Client, item: Item) -> Proven:
-        r = item.result
-        found = client.ask(
-            lambda web: web.retrieve_instance(r.study_uid, r.series_uid, r.sop_instance_uid), "WADO-RS"
-        )
+        found = self._retrieved(client, item)
         if found is None:
             return Proven(Standing.MISSING, "it was taken but is not given back")
         return compared_with(item, found)
+
+    def _retrieved(self, client: _Client, item: Item) -> Dataset | None:
+        r = item.result
+        found: Dataset | None = client.ask(
+            lambda web: web.retrieve_instance(r.study_uid, r.series_uid, r.sop_instance_uid), "WADO-RS"
+        )
+        return found
 
     @property
     def auth(self) -> Any:

@@ -277,6 +277,15 @@ class ResultArrived(Event):
 
 
 @dataclass(frozen=True)
+class CanaryEnded(Event):
+    """A canary is proven at its destinations, ``seconds`` after it was sent, or it is not, with the ``reason``."""
+
+    arrived: bool
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True)
 class Trouble(Event):
     """Something failed at an edge and was contained there; ``where`` is a room, ``error`` the exception's class."""
 

@@ -12,6 +12,7 @@ from sqlalchemy import select as core_select
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, select
 
+from overread.domain.canary import kind_in
 from overread.domain.job import JobEvent, JobState
 from overread.domain.result import OPEN_STATES, DeliveryState, Result
 from overread.ledger.jobs import Move, as_job, move_row
@@ -104,7 +105,8 @@ def put(
         for destination in dict.fromkeys([*kinds, *sorted(reached)]):
             earlier = reached.get(destination, set())
             takes = {*kinds.get(destination, ()), *earlier}
-            for result in (r for r in results if r.kind in takes and (r.kind != REJECTION or earlier)):
+            kinds_of = {r: kind_in(r.kind, row.study_uid) for r in results}
+            for result in (r for r in results if kinds_of[r] in takes and (r.kind != REJECTION or earlier)):
                 values = {"job_id": job_id, "study_uid": row.study_uid, "destination": destination}
                 _plan(session, ledger, {**values, "sop_instance_uid": result.sop_instance_uid}, now)
         return moved

@@ -86,7 +86,7 @@ def _level(event: events.Event) -> int:
             | events.RequestAnswered(status=200)
         ):
             return logging.DEBUG  # of the latter two, what matters is logged where the study or the file is known
-        case events.CertificatesNotTaken():
+        case events.CertificatesNotTaken() | events.CanaryEnded(arrived=False):
             return logging.ERROR
         case events.DeliveryTried(outcome="verified" | "accepted" | "sent"):
             return logging.INFO

@@ -24,6 +24,7 @@ from overread.observe.labels import Bounded
 from overread.observe.state import BacklogCollector, DiskCollector
 
 STAGES: Final = ("load", "infer", "measure", "encode")
+CANARY_OUTCOMES: Final = ("arrived", "failed")
 OUTCOMES: Final = (
     *("verified", "accepted", "sent", "warned", "duplicate"),
     *("unreachable", "busy", "rejected", "misconfigured", "unproven"),
@@ -74,6 +75,7 @@ class Metrics:
         self._make_receiving()
         self._make_reading()
         self._make_delivering()
+        self._make_canary()
         self._make_service(version)
         self._start_at_zero(kinds)
         self._takers = self._table()
@@ -203,6 +205,22 @@ class Metrics:
             "destination_turns", "Times that a destination's circuit breaker opened or closed.", "destination", "to"
         )
 
+    def _make_canary(self) -> None:
+        self._canaries = self._counter("canaries", "Canaries that came home, or did not.", "outcome")
+        for outcome in CANARY_OUTCOMES:
+            self._canaries.labels(outcome)
+        self._canary_home = self._gauge("canary_home", "1 unless the latest canary did not come home.")
+        self._canary_home.set(1)
+        self._canary_latency = self._gauge(
+            "canary_latency_seconds", "Seconds from sending the latest canary that came home to its proof."
+        )
+
+    def _canary_ended(self, event: events.CanaryEnded) -> None:
+        self._canaries.labels(CANARY_OUTCOMES[0] if event.arrived else CANARY_OUTCOMES[1]).inc()
+        self._canary_home.set(int(event.arrived))
+        if event.arrived:
+            self._canary_latency.set(event.seconds)
+
     def _make_service(self, version: str) -> None:
         self._troubles = self._counter("troubles", "Failures that were contained at an edge.", "where", "error")
         self._herald_failures = self._counter("herald_failures", "Events that metrics, logs or audit failed to take.")
@@ -302,6 +320,7 @@ class Metrics:
                 self._bound("destination", e.destination), self._bound("turn", TURNS[0] if e.open else TURNS[1])
             ).inc(),
             events.ResultArrived: self._result_arrived,
+            events.CanaryEnded: self._canary_ended,
             events.Trouble: self._trouble,
         }
 

@@ -13,12 +13,13 @@ from overread.settings.deliver import Deliver
 from overread.settings.encode import Encode
 from overread.settings.reading import build
 from overread.settings.receive import Called, Caller, Commitment, CommitmentPeer, Limits, Receive, Tls
-from overread.settings.service import Assemble, Observe, Retain, Schedule
+from overread.settings.service import Assemble, Canary, Observe, Retain, Schedule
 
 __all__ = [
     "Assemble",
     "Called",
     "Caller",
+    "Canary",
     "Commitment",
     "CommitmentPeer",
     "Deliver",
@@ -48,6 +49,7 @@ class Settings:
     deliver: tuple[Deliver, ...] = ()
     observe: Observe = field(default_factory=Observe)
     retain: Retain = field(default_factory=Retain)
+    canary: Canary = field(default_factory=Canary)
 
     @property
     def data_path(self) -> Path:
@@ -82,13 +84,16 @@ def _check(settings: Settings, source: str) -> None:
     service.check(settings.assemble, settings.schedule, settings.observe, settings.retain, source)
     encode.check(settings.encode, source)
     deliver.check(settings.deliver, source)
+    service.check_canary(settings.canary, has_destination=any(d.canary for d in settings.deliver), source=source)
 
 
 def _resolve(settings: Settings, base: Path) -> Settings:
     models = tuple(str(base / m) for m in settings.models)
     destinations = tuple(_beside(d, base) for d in settings.deliver)
     coming = receive.resolve(settings.receive, base)
-    return replace(settings, data=str(base / settings.data), models=models, receive=coming, deliver=destinations)
+    canary = replace(settings.canary, study=str(base / settings.canary.study) if settings.canary.study else "")
+    placed = replace(settings, data=str(base / settings.data), models=models, receive=coming, canary=canary)
+    return replace(placed, deliver=destinations)
 
 
 def _beside(d: Deliver, base: Path) -> Deliver:

@@ -39,7 +39,8 @@ class Deliver:
     """One destination. ``kind`` dimse, stow, folder or object-store; ``proof`` auto is the kind's usual one.
 
     ``viewer`` is a row of ``settings.profiles``; ``results``, ``segmentation``, ``compression`` and ``empty_frames``
-    overrule it where they say anything. ``withdraw``: none, or rejection-note for what a later result replaces.
+    overrule it where they say anything. ``withdraw``: none, or rejection-note for what a later result
+    replaces. ``canary``: it gets the canary's results and nothing else.
     Secrets lie in files (``…_file``), never here. Times are in the unit of their names.
     """
 
@@ -76,6 +77,7 @@ class Deliver:
     move_port: int = 0
     sweep_days: float = 3.0
     withdraw: str = "none"
+    canary: bool = False
     order: str = "study"
     concurrency: int = 2
     timeout_s: float = 30.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from overread.domain.errors import ConfigError
 from overread.settings.limits import at_least, choice, within
 
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
@@ -53,6 +54,17 @@ class Observe:
 
 
 @dataclass(frozen=True)
+class Canary:
+    """Every ``every_min`` minutes (0: never) a marked study goes through the whole service to the destinations that are
+    for it. It must be proven there within ``deadline_min``. ``study``: a folder of DICOM files to be sent under UIDs of
+    its own; empty sends a generated chest CT."""
+
+    every_min: float = 0.0
+    deadline_min: float = 15.0
+    study: str = ""
+
+
+@dataclass(frozen=True)
 class Retain:
     """How long the spool keeps the images and results of studies whose every job has ended.
 
@@ -63,6 +75,13 @@ class Retain:
     days: float = 14.0
     max_gb: float = 0.0
     min_free_mb: int = 2048
+
+
+def check_canary(canary: Canary, *, has_destination: bool, source: str) -> None:
+    """Raises ConfigError for the first value that cannot be."""
+    at_least(canary, {"every_min": 0, "deadline_min": 0.1}, source, "canary")
+    if canary.every_min and not has_destination:
+        raise ConfigError(f"{source}: canary.every_min needs a [[deliver]] with canary = true, which no patient uses")
 
 
 def check(assemble: Assemble, schedule: Schedule, observe: Observe, retain: Retain, source: str) -> None:

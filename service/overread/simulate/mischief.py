@@ -31,6 +31,7 @@ class Mishap(StrEnum):
     LOSE = "lose"  # says success and keeps nothing
     DISK_FULL = "disk-full"  # 0xA700, and keeps nothing
     SLOW = "slow"  # ``seconds`` for each PDU that comes, or for each HTTP request
+    STALL_QUERY = "stall-at-query"  # C-FIND, QIDO-RS and WADO-RS wait for ``seconds``
     NO_QUERIES = "no-queries"  # C-FIND fails (0xC001), QIDO-RS and WADO-RS answer 503
     COMMIT_LATE = "commit-late"  # storage commitment is answered ``seconds`` later
     COMMIT_NEVER = "commit-never"  # it is taken, and never answered

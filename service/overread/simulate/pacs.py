@@ -172,7 +172,7 @@ class Pacs:
         if stall := self.mischief.strikes(Mishap.STALL_ACCEPTED):
             self.mischief.stall(stall)
         if self.mischief.strikes(Mishap.ABORT_ACCEPTED):
-            _break_off(event)
+            event.assoc.abort()
 
     def _on_bytes(self, event: Any) -> None:
         if slow := self.mischief.strikes(Mishap.SLOW):
@@ -182,7 +182,7 @@ class Pacs:
         if stall := self.mischief.strikes(Mishap.STALL_TRANSFER):
             self.mischief.stall(stall)
         if self.mischief.strikes(Mishap.ABORT_TRANSFER):
-            _break_off(event)
+            event.assoc.dul.socket.close()
 
     def _on_store(self, event: Any) -> int:
         time.sleep(self.delay_s)
@@ -194,6 +194,8 @@ class Pacs:
         return status
 
     def _on_find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
+        if stall := self.mischief.strikes(Mishap.STALL_QUERY):
+            self.mischief.stall(stall)
         if not self.queries or self.mischief.strikes(Mishap.NO_QUERIES):
             yield 0xC001, None
             return
@@ -251,11 +253,6 @@ def _entity(pacs: Pacs) -> Any:
 def _begins_data_set(content: bytes) -> bool:
     """Whether a PDU is a P-DATA-TF whose first value is a fragment of a data set (PS3.8 9.3.5, E.2)."""
     return len(content) > 12 and content[0] == 0x04 and not content[11] & 1
-
-
-def _break_off(event: Any) -> None:
-    with contextlib.suppress(OSError, AttributeError):
-        event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
 
 
 def _without_nagle(event: Any) -> None:

@@ -189,6 +189,8 @@ class _Handler(BaseHTTPRequestHandler):
             raise _CutOff
 
     def _search_or_retrieve(self) -> None:
+        if stall := self.pacs.mischief.strikes(Mishap.STALL_QUERY):
+            self.pacs.mischief.stall(stall)
         if not self.pacs.queries or self.pacs.mischief.strikes(Mishap.NO_QUERIES):
             self._say(503, b"")
             return

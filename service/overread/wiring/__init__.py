@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from overread import __version__
 from overread.domain.called import STAT
+from overread.domain.canary import reserved
 from overread.domain.card import Card, read_card
 from overread.domain.errors import ConfigError, Unreachable
+from overread.domain.peer import Peer
 from overread.domain.result import roots
 from overread.domain.variant import FLOOR
 from overread.ports import Destination, Encoder, Herald
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from overread.observe.devices import Devices
     from overread.observe.metrics import Metrics
     from overread.schedule.clock import Clock
+    from overread.simulate.canary import Canary, Plan
     from overread.spool import Spool
 
 __all__ = [
@@ -53,6 +56,8 @@ __all__ = [
     "Watch",
     "admission",
     "answer_box",
+    "canary",
+    "canary_plan",
     "cards",
     "commitment",
     "delivery_terms",
@@ -129,8 +134,8 @@ def lazy_destination(settings: Settings, to: Deliver) -> Destination:
 
 
 def result_kinds(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """Which kinds of result each destination takes."""
-    return {d.name: d.kinds for d in settings.deliver}
+    """Which kinds of result each destination takes, of patients or of canaries."""
+    return {d.name: tuple(map(reserved, d.kinds)) if d.canary else d.kinds for d in settings.deliver}
 
 
 def encoding(settings: Settings) -> Encoding:
@@ -220,6 +225,23 @@ def sweep(watch: Watch, to: Deliver) -> Sweep:
     return Sweep(watch.books, one, 0.0 if to.proof == "none" else to.sweep_days, watch.herald)
 
 
+def canary(watch: Watch) -> Canary:
+    """The canary, which is sent to our own listener."""
+    from overread.simulate.canary import Canary
+
+    return Canary(watch.books, canary_plan(watch.settings), watch.herald)
+
+
+def canary_plan(settings: Settings) -> Plan:
+    """How the canary flies."""
+    from overread.simulate.canary import Plan
+
+    r, c = settings.receive, settings.canary
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(r.host, r.host)  # what every address includes
+    peer = Peer(r.ae_title, host, r.port)
+    return Plan(peer, c.every_min * 60, c.deadline_min * 60, Path(c.study) if c.study else None)
+
+
 def watching(settings: Settings, models: Sequence[Card]) -> tuple[Metrics, Herald]:
     """Metrics and the herald that feeds them and the log."""
     from overread.observe.herald import Heralds
@@ -269,6 +291,8 @@ def tick_all(clock: Clock, watch: Watch) -> None:
     limits = Limits(r.days * 86400, int(r.max_gb * 1024 * MB), r.min_free_mb * MB)
     clock.every(60, "retain", lambda: retire(books, store, limits, time.time()))
     clock.every(1, "commitment answers", lambda: take_answers(books, answer_box(settings), herald))
+    if settings.canary.every_min:
+        clock.every(1, "canary", canary(watch).tick)
     for to in settings.deliver:
         clock.every(600, f"sweep {to.name}", sweep(watch, to).if_due)
 
