@@ -141,7 +141,8 @@ class Card:
     ``task`` says what the network gives: segmentation, detection (boxes), classification or image (a derived image).
     ``inputs`` has a row for each series that it reads; empty is one. ``folder`` is absolute. ``digest`` is the SHA-256
     over the card and the bundle's configs: with ``weights_sha256`` it names everything that may change a result.
-    ``series_number`` is that of its first series of results, 0: overread's choice. ``dice_floor`` is what the model
+    ``series_number`` is that of its first series of results, 0: overread's choice. ``window`` is the (center, width)
+    that pictures are made with, in the modality's unit; empty: the source's own. ``dice_floor`` is what the model
     promises on generated phantoms.
 
     For engines that bring no pipeline of their own: ``preprocess``, ``inferer``, ``postprocess``; ``stages`` when one
@@ -166,6 +167,7 @@ class Card:
     inputs: tuple[Input, ...] = ()
     purpose: str = ""
     series_number: int = 0
+    window: tuple[float, ...] = ()
     digest: str = ""
     dice_floor: dict[str, float] = field(default_factory=dict)
     preprocess: tuple[Step, ...] = ()
@@ -258,6 +260,8 @@ def _check_input(row: Input) -> None:
 
 
 def _check_pipeline(card: Card) -> None:
+    if card.window and (len(card.window) != 2 or card.window[1] <= 0):
+        raise ValueError("window must be [center, width], and the width more than 0")
     names = [label.name for label in card.labels]
     check_parts(card.inferer, card.postprocess, names)
     check_stages(card.stages, names)

@@ -16,6 +16,9 @@ from overread.ports import Encoder
 
 ENCODERS: dict[str, str] = {
     "seg": "overread.encode.segmentation:SegmentationEncoder",
+    "sc": "overread.encode.capture:CaptureEncoder",
+    "pdf": "overread.encode.document:DocumentEncoder",
+    "ko": "overread.encode.keyobjects:KeyObjectEncoder",
     "sr-viewer": "overread.encode.report:ViewerReportEncoder",
     "sr-data": "overread.encode.report:DataReportEncoder",
     "sr": "overread.encode.report:ReportEncoder",

@@ -55,9 +55,7 @@ def date(name: Code, value: str, relationship: str = CONTAINS) -> bytes:
     return _item("DATE", name, relationship, after=explicit.text(0x0040A121, b"DA", value))
 
 
-def number(
-    name: Code, value: float, unit: Code, relationship: str = CONTAINS, children: Iterable[bytes] = ()
-) -> bytes:
+def number(name: Code, value: float, unit: Code, relationship: str = CONTAINS, children: Iterable[bytes] = ()) -> bytes:
     """A NUM: a decimal string of 16 characters, and the number whole as Floating Point Value where it is no integer."""
     whole = b"" if isinstance(value, int) else explicit.element(0x0040A161, b"FD", struct.pack("<d", value))
     decimal = explicit.text(0x0040A30A, b"DS", str(value) if isinstance(value, int) else format_number_as_ds(value))

@@ -27,6 +27,7 @@ _DERIVATION, _SOURCE, _NAMED, _FRAME = 0x00089124, 0x00082112, 0x00081155, 0x000
 
 Slice = tuple[str, int]
 
+
 @dataclass(frozen=True)
 class Group:
     """What the functional groups of one frame say: its segment's number, its slice, its place in mm."""

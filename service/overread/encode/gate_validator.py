@@ -22,7 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from overread.domain.errors import Misplaced
 from overread.encode import explicit
 from overread.encode.part10 import Part10Writer
-from overread.encode.reread import FRAME_GROUPS, PIXELS, items, readable, reread
+from overread.encode.reread import FLOAT_PIXELS, FRAME_GROUPS, PIXELS, items, readable, reread
 from overread.encode.sources import IDENTITY, REQUEST
 
 PROGRAM = "dciodvfy"
@@ -32,6 +32,8 @@ LONGEST_S = 30.0
 _UNKNOWN = "Information Object Not found"  # a SOP Class that is younger than this edition of the program
 _NOTHING = (
     "contains invalid data values",  # said of the whole file
+    "Laterality",  # whether it is needed hangs on the source's BodyPartExamined
+    "Illegal root for UID",  # of the source's: ours begin with 2.25
     "Shall not be present for Referenced SOP Class that is not segmentation",  # of a label map, by older editions
 )
 
@@ -67,7 +69,7 @@ def _excerpt(path: Path, target: Path) -> None:
         meta = FileMetaDataset()
         meta.update(found.meta)
         meta.TransferSyntaxUID = native
-        if planes:
+        if "NumberOfFrames" in header:
             header.NumberOfFrames = len(planes)
         with Part10Writer(target, meta) as out:
             out.write(explicit.encoded(header[:FRAME_GROUPS]))
@@ -76,12 +78,15 @@ def _excerpt(path: Path, target: Path) -> None:
                 out.write(explicit.sequence(FRAME_GROUPS, found.groups[: kept[-1][1]]))
             out.write(explicit.encoded(header[FRAME_GROUPS + 1 :]))
             if planes:
-                pixels = np.zeros((len(planes), header.Rows, header.Columns), np.uint8)
+                width = header.Columns * header.get("SamplesPerPixel", 1)
+                pixels = np.zeros((len(planes), header.Rows, width), planes[0].pixels.dtype)
                 for plane, (first, rows) in zip(pixels, planes, strict=True):
                     plane[first : first + len(rows)] = rows
                 data = np.packbits(pixels, bitorder="little") if header.BitsAllocated == 1 else pixels
                 raw = data.tobytes()
-                out.write(explicit.start(PIXELS, b"OB", len(raw) + len(raw) % 2) + raw + bytes(len(raw) % 2))
+                tag, vr = (FLOAT_PIXELS, b"OF") if data.dtype.kind == "f" else (PIXELS, b"OB")
+                vr = b"OW" if data.dtype.itemsize == 2 else vr
+                out.write(explicit.start(tag, vr, len(raw) + len(raw) % 2) + raw + bytes(len(raw) % 2))
 
 
 def _is_of_the_source(line: str) -> bool:

@@ -15,7 +15,10 @@ NAMESPACE = uuid.UUID("6f0c2a0e-6f3b-5b0e-9a58-0d1c7c5d6a11")
 LONG_STRING = 64  # characters of a value of VR LO (PS3.5 6.2)
 
 # The kinds' places behind a model's first series number; a model has ten.
-OFFSETS = {"seg": 0, "sr": 1, "unfit": 2, "rejection": 9}
+OFFSETS = {
+    **{"seg": 0, "sr": 1, "unfit": 2, "sr-viewer": 2, "sr-data": 3, "sc": 4, "pdf": 5, "ko": 6},
+    **{"map": 7, "image": 7, "gsps": 8, "rtstruct": 8, "rejection": 9},
+}
 MODELS = 90
 
 

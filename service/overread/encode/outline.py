@@ -43,6 +43,23 @@ def outline(plane: NDArray[np.bool_], most_points: int = MOST_POINTS) -> Points:
     return thinned[:, ::-1].copy()
 
 
+def contours(plane: NDArray[np.bool_]) -> list[Points]:
+    """Every boundary of ``plane`` (rows, columns), of holes, too, as closed lines in the coordinates of ``outline``,
+    exact: of its 4-connected parts, then of its holes."""
+    if not plane.any():
+        return []
+    parts, holes = np.pad(plane, 1), ~np.pad(plane, 1)
+    found = []
+    for here in (parts, holes):
+        numbered, _ = ndimage.label(here)
+        outside = 0 if here is parts else numbered[0, 0]
+        for number, box in enumerate(ndimage.find_objects(numbered), 1):
+            if box is not None and number != outside:
+                corner = np.array([box[0].start - 1, box[1].start - 1], np.float64)
+                found.append((_trace(numbered[box] == number) + corner)[:, ::-1].copy())
+    return found
+
+
 def _trace(part: NDArray[np.bool_]) -> Points:
     """Corners (n, 2), (row, column), of the outer boundary of a 4-connected ``part``, clockwise on the screen, closed.
 

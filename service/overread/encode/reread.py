@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 FRAME_GROUPS, PIXELS, ITEM, DELIMITER = 0x52009230, 0x7FE00010, 0xFFFEE000, 0xFFFEE0DD
 EVIDENCE, CONTENT = 0x0040A375, 0x0040A730
+FLOAT_PIXELS = 0x7FE00008
 _LONG = frozenset(b.encode() for b in ["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
 _TAG = struct.Struct("<HH")
 _CHUNK = 1 << 16
@@ -63,10 +64,11 @@ class _Stream:
 
 
 class Rows(NamedTuple):
-    """The rows of a frame in which anything is: where they begin, and their pixels, (rows, columns) uint8."""
+    """The rows of a frame in which anything is: where they begin, and their pixels, (rows, columns) uint8 where binary;
+    in colour, the samples of a pixel follow each other."""
 
     first: int
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def _walk(stream: _Stream) -> tuple[list[tuple[int, bytes]], dict[int, bytes], i
             length = int.from_bytes(start[8:12], "little")
         else:
             length = int.from_bytes(start[6:8], "little")
-        if tag == PIXELS:
+        if tag in (PIXELS, FLOAT_PIXELS):
             return head, apart, length
         if length == 0xFFFFFFFF:
             raise ValueError("a sequence of undefined length, which nobody here writes")
@@ -161,21 +163,22 @@ def items(data: bytes, begin: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _frames(stream: _Stream, header: Dataset, length: int, path: Path) -> Iterator[Rows]:
-    shape = int(header.Rows), int(header.Columns)
+    shape = int(header.Rows), int(header.Columns) * int(header.get("SamplesPerPixel", 1))
     count, bits = int(header.get("NumberOfFrames", 1)), int(header.BitsAllocated)
     if length == 0xFFFFFFFF:
         return (_held(plane) for plane in dcmread(path).pixel_array.reshape(count, *shape))
     if length != (total := -(-count * shape[0] * shape[1] * bits // 8)) + total % 2:
         raise ValueError("the pixels are not as many as the frames say")
-    return _bits(stream, shape, count) if bits == 1 else _bytes(stream, shape, count)
+    kind = {8: "u1", 16: "<i2" if header.get("PixelRepresentation") else "<u2", 32: "<f4"}.get(bits, "")
+    return _bits(stream, shape, count) if bits == 1 else _whole(stream, shape, count, np.dtype(kind))
 
 
-def _bytes(stream: _Stream, shape: tuple[int, int], count: int) -> Iterator[Rows]:
+def _whole(stream: _Stream, shape: tuple[int, int], count: int, kind: np.dtype[Any]) -> Iterator[Rows]:
     for _ in range(count):
-        yield _held(np.frombuffer(stream.read(shape[0] * shape[1]), np.uint8).reshape(shape))
+        yield _held(np.frombuffer(stream.read(shape[0] * shape[1] * kind.itemsize), kind).reshape(shape))
 
 
-def _held(plane: NDArray[np.uint8]) -> Rows:
+def _held(plane: NDArray[Any]) -> Rows:
     rows = np.flatnonzero(np.any(plane, axis=1))
     first, last = (int(rows[0]), int(rows[-1]) + 1) if len(rows) else (0, 0)
     return Rows(first, plane[first:last])

@@ -51,7 +51,10 @@ IDENTITY = (
 # How the order calls it: what AI results are asked for by (IHE AIR, RAD-137), where the source has it.
 REQUEST = ("RequestAttributesSequence", "BodyPartExamined")
 # What pictures are made by, and what may be read in them.
-SHOWN = ("WindowCenter", "WindowWidth", "BurnedInAnnotation", "RecognizableVisualFeatures", "PatientOrientation")
+SHOWN = (
+    *("WindowCenter", "WindowWidth", "PhotometricInterpretation", "BurnedInAnnotation", "PatientOrientation"),
+    "RecognizableVisualFeatures",
+)
 _COPIED = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality"),
     *("Rows", "Columns", "ImagePositionPatient", "PixelSpacing", "PositionReferenceIndicator"),
@@ -141,7 +144,7 @@ def read_sources(volume: Volume) -> Sources:
         _require_same_slices(volume, headers)
         _require_one_of_each(headers)
         identity = _identity(headers[0])
-        request = _carried(headers[0], REQUEST)
+        request = _asked(headers[0])
     return Sources(volume, headers, identity, request)
 
 
@@ -152,7 +155,7 @@ def read_first(volume: Volume) -> Sources:
     """
     with unperturbed():
         header = _header(volume.paths[0], _FIRST_TAGS)
-        return Sources(volume, (header,), _identity(header), _carried(header, REQUEST))
+        return Sources(volume, (header,), _identity(header), _asked(header))
 
 
 @contextmanager
@@ -226,6 +229,19 @@ def _identity(header: Dataset) -> Dataset:
         if keyword not in identity:
             setattr(identity, keyword, "")
     return identity
+
+
+def _asked(header: Dataset) -> Dataset:
+    """How the order calls it; what is there and empty says nothing, and must not be (PS3.3 10.6)."""
+    found = _carried(header, REQUEST)
+    items = found.get("RequestAttributesSequence", [])
+    for item in items:
+        for keyword in ("RequestedProcedureID", "ScheduledProcedureStepID", "StudyInstanceUID"):
+            if keyword in item and not item[keyword].value:
+                del item[keyword]
+    if items and not any(len(item) for item in items):
+        del found.RequestAttributesSequence
+    return found
 
 
 def _carried(header: Dataset, keywords: Iterable[str]) -> Dataset:

@@ -47,9 +47,7 @@ def value_types(group: Dataset) -> set[str]:
 
 
 @pytest.mark.parametrize("findings", [None, CLASSES, NOTHING], ids=["segments", "classes", "nothing"])
-def test_every_group_of_a_viewers_report_has_an_outline(
-    reading: Reading, out: Path, findings: Findings | None
-) -> None:
+def test_every_group_of_a_viewers_report_has_an_outline(reading: Reading, out: Path, findings: Findings | None) -> None:
     read = reading()
     read = replace(read, findings=findings or read.findings)
     encode(read, out, "seg", "sr-viewer")
