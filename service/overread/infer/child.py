@@ -17,7 +17,7 @@ from overread.domain.lock import LOCK, require_trusted
 from overread.infer import windows
 from overread.infer.cage import Walls
 from overread.infer.engines import Grid, Loaded, engine
-from overread.infer.parcel import pack
+from overread.infer.parcel import pack, require_placed
 from overread.infer.protocol import Done, Failed, Progressed, Ready, Start, Task
 
 MEMORY_SHORT = ("not enough memory", "out of memory", "bad_alloc", "bad alloc")
@@ -90,6 +90,7 @@ def _read(model: Loaded, task: Task, pipe: Connection, device: str) -> Done | Fa
         ]
         with windows.smaller(task.share):
             reading = model.read(volumes, _between(pipe))
+        require_placed(reading, task.shape)
         parcel = pack(reading, task.answer)
         del volumes
     except BaseException as error:

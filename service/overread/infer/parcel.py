@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from overread.domain.errors import CardError
 from overread.domain.reading import Reading
 
 
@@ -35,6 +36,16 @@ class Parcel:
     masks: dict[int, Packed]
     image: Packed | None
     probabilities: dict[int, Packed]
+
+
+def require_placed(reading: Reading, shape: tuple[int, ...]) -> None:
+    """Raises CardError when an array of ``reading`` is not of ``shape``, ValueError when one holds what is no number."""
+    arrays = [reading.label_map, *reading.masks.values(), reading.image, *reading.probabilities.values()]
+    for array in (a for a in arrays if a is not None):
+        if tuple(array.shape) != tuple(shape):
+            raise CardError(f"the model answers an array of {tuple(array.shape)} to an input of {tuple(shape)}")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError("the model's answer holds values that are no numbers")
 
 
 def pack(reading: Reading, prefix: str) -> Parcel:

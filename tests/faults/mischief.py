@@ -1,0 +1,199 @@
+"""A model that does what the brightest voxel of its input says: one way to die for each number, and one to be well.
+
+It is an engine from another distribution, written into a folder of its own, so that its processes start without torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+from house import Study
+from pydicom import dcmread
+
+from overread.simulate.phantom import Grid, chest_phantom
+from overread.simulate.study import write_study
+
+FIRST = 3000  # no phantom is as bright
+DEEDS = (
+    *("well", "segfault", "exit", "abort", "hang", "hog", "swell", "raise", "shape", "nan", "device", "dial", "write"),
+    *("chatter", "slow", "spawn"),
+)
+WINDOW_S = 0.25
+
+ENGINE = '''
+"""What each number does."""
+
+import ctypes
+import mmap
+import os
+import socket
+import subprocess
+import time
+
+import numpy as np
+
+from overread.domain.reading import Reading
+
+DEEDS = {deeds!r}
+
+
+class Mischief:
+    def __init__(self, card, device):
+        self.card = card
+
+    def read(self, volumes, progress):
+        voxels = volumes[0].voxels
+        number = int(voxels.max()) - {first}
+        deed = DEEDS[number] if 0 <= number < len(DEEDS) else "well"
+        found = (voxels > 200).astype(np.uint8)
+        notes = getattr(self, deed)(found, progress) or ()
+        if isinstance(notes, Reading):
+            return notes
+        progress(1.0)
+        return Reading(label_map=found, notes=tuple(notes))
+
+    def well(self, found, progress):
+        for n in range(3):
+            time.sleep(0.02)
+            progress(n / 3)
+
+    def segfault(self, found, progress):
+        print("about to follow a null pointer")
+        ctypes.string_at(0)
+
+    def exit(self, found, progress):
+        os._exit(7)
+
+    def abort(self, found, progress):
+        os.abort()
+
+    def hang(self, found, progress):
+        ctypes.PyDLL(None).sleep(600)  # with the GIL held: no thread of this process runs any more
+
+    def hog(self, found, progress):
+        held = []
+        while True:
+            held.append(np.ones(1 << 24, np.uint8))
+            time.sleep(0.005)
+
+    def swell(self, found, progress):
+        while True:  # shared memory counts for no RLIMIT
+            mine = mmap.mmap(-1, 1 << 25)
+            mine.write(b"x" * (1 << 25))
+            self.kept = getattr(self, "kept", []) + [mine]
+            time.sleep(0.05)
+
+    def raise_(self, found, progress):
+        raise ValueError("a model's own fault")
+
+    def shape(self, found, progress):
+        return Reading(label_map=found[:, 1:])
+
+    def nan(self, found, progress):
+        return Reading(label_map=found, probabilities={{1: np.full(found.shape, np.nan, np.float16)}})
+
+    def device(self, found, progress):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def dial(self, found, progress):
+        said = []
+        for family, address in ((socket.AF_INET, ("127.0.0.1", int(os.environ["MISCHIEF_PORT"]))),
+                                (socket.AF_UNIX, "\\0overread-test")):
+            try:
+                with socket.socket(family) as line:
+                    line.settimeout(2)
+                    line.connect(address)
+                said.append("reached")
+            except OSError as error:
+                said.append(type(error).__name__)
+        return said
+
+    def write(self, found, progress):
+        said = []
+        for path in (os.environ["MISCHIEF_TARGET"], str(self.card.folder / "evil"), os.environ["HOME"] + "/mine"):
+            try:
+                with open(path, "w") as file:
+                    file.write("x")
+                said.append("written")
+            except OSError as error:
+                said.append(type(error).__name__)
+        try:
+            open(os.environ["MISCHIEF_TARGET"] + ".secret").read()
+            said.append("read")
+        except OSError as error:
+            said.append(type(error).__name__)
+        return said
+
+    def chatter(self, found, progress):
+        print("reading", os.environ["MISCHIEF_SAYS"], "1.2.840.113619.2.55.3.604688119, 123456789", flush=True)
+        os.abort()
+
+    def slow(self, found, progress):
+        for n in range(int(os.environ.get("MISCHIEF_WINDOWS", "40"))):
+            time.sleep({window})
+            progress(n / 40)
+
+    def spawn(self, found, progress):
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        print("child", hex(child.pid), flush=True)
+        time.sleep(600)
+
+
+setattr(Mischief, "raise", Mischief.raise_)
+'''
+CARD = """
+name = "{name}"
+version = "1.0"
+title = "Mischief"
+manufacturer = "overread tests"
+engine = "mischief"
+weights = "weights"
+weights_sha256 = "{digest}"
+[accepts]
+modality = "CT"
+min_slices = 3
+[runtime]
+{runtime}
+[[labels]]
+value = 1
+name = "Bone"
+type = ["272673000", "SCT", "Bone"]
+"""
+
+
+def install(folder: Path) -> Path:
+    """Write the engine's distribution; returns the folder for PYTHONPATH."""
+    about = folder / "mischief-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mischief\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[overread.engines]\nmischief = mischief_engine:Mischief\n")
+    text = ENGINE.format(deeds=DEEDS, first=FIRST, window=WINDOW_S)
+    (folder / "mischief_engine.py").write_text(text)
+    return folder
+
+
+def model(models: Path, name: str = "mischief", runtime: str = "timeout_s = 20\nattempts = 10") -> Path:
+    """A model folder; returns it."""
+    folder = models / name
+    folder.mkdir(parents=True)
+    (folder / "weights").write_bytes(b"none")
+    digest = hashlib.sha256(b"none").hexdigest()
+    (folder / "card.toml").write_text(CARD.format(name=name, digest=digest, runtime=runtime))
+    return folder
+
+
+def study(folder: Path, deed: str, salt: str) -> Study:
+    """A CT of five slices whose reading does ``deed``."""
+    phantom = chest_phantom(3, Grid((5, 20, 20), (20.0, 16.0, 16.0)), nodules=0, healthy=True)
+    phantom.hu[2, 10, 10] = FIRST + DEEDS.index(deed)
+    files = write_study(phantom, folder / salt, seed=1, uid_salt=salt)
+    return Study(str(dcmread(files[0], specific_tags=["StudyInstanceUID"]).StudyInstanceUID), tuple(files))
+
+
+def voxels(deed: str) -> np.ndarray[tuple[int, int, int], np.dtype[np.int16]]:
+    """Six slices whose reading does ``deed``."""
+    made = np.zeros((6, 8, 9), np.int16)
+    made[1, 2, 3] = FIRST + DEEDS.index(deed)
+    return made
