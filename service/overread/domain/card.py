@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from overread.domain.codes import Code
 from overread.domain.errors import CardError
 from overread.domain.features import expand
-from overread.domain.pipeline import External, Inferer, Postprocess, Stage, Step, check_parts, check_stages
+from overread.domain.pipeline import External, Inferer, Network, Postprocess, Stage, Step, check_network, check_parts, check_stages
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 PREFERENCES = ("thinnest", "most slices")
@@ -143,7 +143,7 @@ class Card:
     over the card and the bundle's configs: with ``weights_sha256`` it names everything that may change a result.
     ``series_number`` is that of its first series of results, 0: overread's choice. ``window`` is the (center, width)
     that pictures are made with, in the modality's unit; empty: the source's own. ``dice_floor`` is what the model
-    promises on generated phantoms.
+    promises on generated phantoms. ``network``: what its authors allow beyond plain arithmetic on every window.
 
     For engines that bring no pipeline of their own: ``preprocess``, ``inferer``, ``postprocess``; ``stages`` when one
     card holds several models; ``external`` for a program; ``features`` for a classifier of regions, in its order;
@@ -175,6 +175,7 @@ class Card:
     postprocess: Postprocess = field(default_factory=Postprocess)
     stages: tuple[Stage, ...] = ()
     external: External = field(default_factory=External)
+    network: Network = field(default_factory=Network)
     features: tuple[str, ...] = ()
     orientation: str = ""
     further_weights: dict[str, str] = field(default_factory=dict)
@@ -264,6 +265,7 @@ def _check_pipeline(card: Card) -> None:
         raise ValueError("window must be [center, width], and the width more than 0")
     names = [label.name for label in card.labels]
     check_parts(card.inferer, card.postprocess, names)
+    check_network(card.network)
     check_stages(card.stages, names)
     asked = [card.features, *(label.features for label in card.labels), *(stage.features for stage in card.stages)]
     for wanted in asked:

@@ -11,6 +11,7 @@ from typing import Any
 
 ACTIVATIONS = ("softmax", "sigmoid", "none")
 INVERSIONS = ("probabilities", "labels")
+PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,19 @@ class Inferer:
     roi: tuple[int, ...] = ()
     overlap: float = 0.25
     batch: int = 4
+
+
+@dataclass(frozen=True)
+class Network:
+    """What may be saved on a network, because its authors found that it changes nothing that counts.
+
+    ``precision``: ``bfloat16`` is faster where the processor has it, and rounds to 3 digits. ``empty_at_most``: a window
+    in which no value, as the network sees it after preprocessing, is higher holds background only and need not be
+    looked at; none (the default) looks at all.
+    """
+
+    precision: str = "float32"
+    empty_at_most: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +138,12 @@ def check_parts(inferer: Inferer, postprocess: Postprocess, labels: Sequence[str
         raise ValueError(f"postprocess.invert is {postprocess.invert!r}; it can be {' or '.join(INVERSIONS)}")
     for name in (*postprocess.keep_largest, *postprocess.fill_holes):
         _require_label(name, labels, "postprocess")
+
+
+def check_network(network: Network) -> None:
+    """Raise ValueError when a value cannot be."""
+    if network.precision not in PRECISIONS:
+        raise ValueError(f"network.precision is {network.precision!r}; it can be {' or '.join(PRECISIONS)}")
 
 
 def check_stages(stages: Sequence[Stage], labels: Sequence[str]) -> None:

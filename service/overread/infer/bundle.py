@@ -1,8 +1,8 @@
 """A MONAI bundle, run in memory: its own preprocessing, network, inferer and postprocessing.
 
 Only reading from and writing to files is exchanged: a reader for ``mem:`` names on the bundle's own LoadImage, and the
-savers left out of its postprocessing. Where its parts are all there is to it they are run one by one, otherwise its own
-evaluator runs.
+savers left out of its postprocessing. A bundle of the common shape runs as one stream; where its parts are all there is to
+it they are run one by one, otherwise its own evaluator runs. The answer is the same.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from overread.infer.heads import reading
 from overread.infer.memory import MemoryReader
 from overread.infer.pictures import plane, stacked, thick
 from overread.infer.recipe import Recipe, feed
+from overread.infer.streamed import Streamed
 from overread.infer.windows import Numbers, thinned
 
 
@@ -47,6 +48,7 @@ class Bundle:
             self._way.start()
             self._numbers = Numbers()
             self._way.network.register_forward_hook(self._numbers)
+            self._stream = Streamed.of(self._way, card)
             self._reader = MemoryReader()
             self._item = feed(self._way.preprocessing, self._reader, max(1, len(card.inputs)))
         torch.backends.cudnn.benchmark = False
@@ -73,7 +75,15 @@ class Bundle:
 
     def _whole(self, volumes: Sequence[Grid], progress: Callable[[float], None]) -> Reading:
         self._reader.hold(volumes)
-        return reading(self._way.run(self._item, progress), self._card, volumes[0])
+        if self._stream is not None:
+            seen = self._stream.read(self._fresh(), volumes[0], progress)
+            if seen is not None:
+                return seen
+        return reading(self._way.run(self._fresh(), progress), self._card, volumes[0])
+
+    def _fresh(self) -> Any:
+        """The item to read: transforms may write into what they are given."""
+        return dict(self._item) if isinstance(self._item, dict) else self._item
 
     def _planes(self, volumes: Sequence[Grid], progress: Callable[[float], None]) -> Reading:
         """A network for pictures reads slice by slice."""
@@ -83,7 +93,7 @@ class Bundle:
         seen = []
         for k in range(count):
             self._reader.hold_plane(volumes, k, colours=self._colours)
-            outcome = self._way.run(dict(self._item) if isinstance(self._item, dict) else self._item, lambda _: None)
+            outcome = self._way.run(self._fresh(), lambda _: None)
             seen.append(reading(thick(outcome), self._card, plane(volumes[0], k)))
             progress(0.95 * (k + 1) / count)
         return stacked(seen)

@@ -43,17 +43,18 @@ class Composed:
         self.preprocessing = recipe.build("preprocessing")
         self.inferer = recipe.build("inferer") if recipe.has("inferer") else SimpleInferer()
         self._section, self.network = recipe.network()
-        self._device = recipe.device
-        self._postprocessing = recipe.build("postprocessing")
-        drop_savers(self._postprocessing)
-        self._inverted = inverts(self._postprocessing)
+        self.device = recipe.device
+        self.postprocessing = recipe.build("postprocessing")
+        drop_savers(self.postprocessing)
+        self._inverted = inverts(self.postprocessing)
+        self.volumetric = False
 
     def start(self) -> None:
         """The weights are in: onto the device, and ready to infer."""
-        self.network = self.network.to(self._device).eval()
+        self.network = self.network.to(self.device).eval()
         dimensions = {p.ndim for p in [*self.network.parameters(), *self.network.buffers()]}
-        self._volumetric = 5 in dimensions and 4 not in dimensions
-        if self._volumetric:
+        self.volumetric = 5 in dimensions and 4 not in dimensions
+        if self.volumetric:
             # The same numbers, about half the time on a CPU.
             self.network = self.network.to(memory_format=torch.channels_last_3d)
 
@@ -62,21 +63,22 @@ class Composed:
         with torch.inference_mode():
             item = self.preprocessing(item)
             image = item[IMAGE] if IMAGE in item else next(v for v in item.values() if isinstance(v, MetaTensor))
-            logits = self.inferer(torch.as_tensor(image)[None].to(self._device), self._counting(image, progress))
+            logits = self.inferer(torch.as_tensor(image)[None].to(self.device), self.counting(image, progress))
             logits = logits[0] if isinstance(logits, tuple | list) else logits
             answer = logits[0].float()
             del logits
             item[PREDICTION] = MetaTensor(answer, meta=image.meta, applied_operations=image.applied_operations)
             del answer
-            item = self._postprocessing(item)
+            item = self.postprocessing(item)
         return Outcome(item[PREDICTION], image, self._inverted)
 
-    def _counting(self, image: Any, progress: Callable[[float], None]) -> Callable[..., Any]:
+    def counting(self, image: Any, progress: Callable[[float], None]) -> Callable[..., Any]:
+        """The network, telling how far it is through ``image`` (channels, x, y, z)."""
         expected, done = count_windows(self.inferer, tuple(image.shape[1:])), 0
 
         def predict(window: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             nonlocal done
-            if self._volumetric and window.ndim == 5:
+            if self.volumetric and window.ndim == 5:
                 window = window.contiguous(memory_format=torch.channels_last_3d)
             answer = self.network(window, *args, **kwargs)
             done += int(window.shape[0])

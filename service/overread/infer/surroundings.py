@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from overread.domain.errors import CardError
+from overread.infer import respaced
 
 # Names that NumPy 2 no longer has, and what they were.
 NUMPY_1: dict[str, Any] = {
@@ -54,6 +55,7 @@ def prepare(folder: Path, device: torch.device) -> None:
     if device.type == "cpu":
         _no_cuda()
     _gone_arguments()
+    respaced.install()
 
 
 def _numpy_1() -> None:
