@@ -53,8 +53,8 @@ class Pacs:
         peers: Mapping[str, Peer] | None = None,
         without: tuple[str, ...] = (),
     ) -> None:
-        """``port`` 0 takes a free one, told by ``port`` after ``start``; nothing is opened before. It accepts no storage
-        of the SOP Class UIDs ``without``."""
+        """``port`` 0 takes a free one, told by ``port`` after ``start``; nothing is opened before. Storage of the SOP
+        Class UIDs ``without`` is not accepted."""
         self.holdings, self.mischief = Holdings(folder), Mischief()
         self.ae_title, self.host, self.port = ae_title, host, port
         self.transfer_syntaxes = transfer_syntaxes
