@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check peers conformance bench-ingest bench-stow bench-encode clean
+.PHONY: demo test check peers conformance bench-ingest bench-stow bench-encode bench-deliver clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/overread demo $(if $(STUDY),--study "$(STUDY)")
@@ -30,6 +30,10 @@ bench-ingest: $(VENV)/.dev peers
 
 bench-stow: $(VENV)/.dev peers
 	$(BIN)/python tests/bench/stow.py $(ARGS)
+
+# Delivering, beside DCMTK's storescu: make bench-deliver ARGS="--rounds 5 --json figures.json".
+bench-deliver: $(VENV)/.dev peers
+	$(BIN)/python tests/bench/deliver.py $(ARGS)
 
 # Encoding, beside highdicom and dcmqi: make bench-encode ARGS="--rounds 5 --json figures.json".
 bench-encode: $(VENV)/.dev peers

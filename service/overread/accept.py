@@ -79,28 +79,35 @@ class _Visit:
                 self.say("it answers", Verdict.PROVEN, there.check())
             except Rejected as error:  # it is there; whether it stores is another question
                 self.say("it answers", Verdict.NOT_PROVEN, str(error))
-            if self._send(there):
-                self._prove(there, box)
-                self._read_back(there)
+            if taken := self._send(there):
+                self._prove(there, box, taken)
+                self._read_back(there, taken)
         close = getattr(there, "close", None)
         if close is not None:
             close()
 
-    def _send(self, there: Destination) -> bool:
-        began, what = time.monotonic(), "it takes images, a segmentation and a report"
-        told = [(item, said) for item, said in there.send(self.sample.items)]
-        refused = {said.reason for _, said in told if said.outcome not in _STORED}
+    def _send(self, there: Destination) -> list[Item]:
+        """What it has taken; nothing when a result is not among it."""
+        began, what = time.monotonic(), "it takes a segmentation and a report, on images"
+        told = list(there.send(self.sample.items))
+        taken = [item for item, said in told if said.outcome in _STORED]
+        refused = {item.result.kind: said.reason for item, said in told if said.outcome not in _STORED}
         warned = {said.reason for _, said in told if said.outcome is Outcome.WARNED}
-        if refused or len(told) < len(self.sample.items):
-            self.say(what, Verdict.FAILED, "; ".join(sorted(refused)) or "it took some of the objects only")
-            return False
-        took = f"{len(told)} objects taken in {time.monotonic() - began:.1f} s"
+        if refused.keys() == {"ct"} and len(taken) == len(self.sample.items) - len(self.sample.of_kind("ct")):
+            # A system for results alone: they are placed on the images as they were made.
+            self.say(what, Verdict.NOT_PROVEN, f"it takes the results and no images: {refused['ct']}")
+            return taken
+        if len(taken) < len(self.sample.items):
+            reasons = "; ".join(sorted(set(refused.values()))) or "it took some of the objects only"
+            self.say(what, Verdict.FAILED, reasons)
+            return []
+        took = f"{len(taken)} objects taken in {time.monotonic() - began:.1f} s"
         self.say(what, Verdict.PROVEN, "; ".join([took, *sorted(warned)]))
-        return True
+        return taken
 
-    def _prove(self, there: Destination, box: AnswerBox) -> None:
+    def _prove(self, there: Destination, box: AnswerBox, taken: Sequence[Item]) -> None:
         what, began = "it proves that it keeps them, as configured", time.monotonic()
-        left, said = list(self.sample.items), ""
+        left, said = list(taken), ""
         while left and time.monotonic() - began < self.wait_s:
             stands = {item.result.sop_instance_uid: proven for item, proven in there.prove(left)}
             if {p.standing for p in stands.values()} == {Standing.UNASKED}:
@@ -113,33 +120,33 @@ class _Visit:
             said = next((p.reason for uid, p in stands.items() if uid not in good and p.reason), "")
             time.sleep(ASK_S if left else 0)
         if left:
-            self.say(what, Verdict.FAILED, f"{len(left)} of {len(self.sample.items)} are not proven: {said}")
+            self.say(what, Verdict.FAILED, f"{len(left)} of {len(taken)} are not proven: {said}")
         else:
             took = time.monotonic() - began
-            self.say(what, Verdict.PROVEN, f"all {len(self.sample.items)} objects proven after {took:.1f} s")
+            self.say(what, Verdict.PROVEN, f"all {len(taken)} objects proven after {took:.1f} s")
 
-    def _read_back(self, there: Destination) -> None:
+    def _read_back(self, there: Destination, taken: Sequence[Item]) -> None:
         what, give_back = "what it gives back is what was sent", getattr(there, "give_back", None)
         try:
-            found = dict(_fetched(give_back, self.sample.items)) if give_back else {}
+            found = dict(_fetched(give_back, taken)) if give_back else {}
         except OverreadError as error:
             self.say(what, Verdict.NOT_PROVEN, f"nothing could be fetched, so geometry was not read back: {error}")
             return
-        lost = [item for item in self.sample.items if item.result.sop_instance_uid not in found]
+        lost = [item for item in taken if item.result.sop_instance_uid not in found]
         if lost:
-            self.say(what, Verdict.FAILED, f"{len(lost)} of {len(self.sample.items)} are not given back")
+            self.say(what, Verdict.FAILED, f"{len(lost)} of {len(taken)} are not given back")
             return
         paths = {uid: _saved(dataset, self.folder / f"{uid}.dcm") for uid, dataset in found.items()}
-        self._compare(found)
+        self._compare(found, taken)
         with self.looking("the segmentation lies where it was drawn"):
             self._place(paths)
 
-    def _compare(self, found: dict[str, Dataset]) -> None:
+    def _compare(self, found: dict[str, Dataset], taken: Sequence[Item]) -> None:
         from overread.deliver.comparison import compared_with
 
         changed = {
             proven.reason
-            for item in self.sample.items
+            for item in taken
             if (proven := compared_with(item, found[item.result.sop_instance_uid])).standing is not Standing.THERE
         }
         what = "what it gives back is what was sent"
@@ -149,7 +156,7 @@ class _Visit:
             self.say(what, Verdict.PROVEN, f"every data element of {len(found)} objects is as it was sent")
 
     def _place(self, paths: dict[str, Path]) -> None:
-        images = [paths[item.result.sop_instance_uid] for item in self.sample.of_kind("ct")]
+        images = [paths.get(item.result.sop_instance_uid, item.path) for item in self.sample.of_kind("ct")]
         (segmentation,) = (paths[item.result.sop_instance_uid] for item in self.sample.of_kind("seg"))
         overlay = read_overlay(segmentation, images)
         scores = dice(overlay, self.sample.phantom.truth, {label.value: label.name for label in SHOWN})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from overread import wiring
 from overread.adopt.validate import faults
 from overread.console.deliveries import moment
+from overread.domain.canary import AE_TITLE
 from overread.domain.card import Card, read_card
 from overread.domain.errors import OverreadError, Refused
 from overread.settings import Caller, Receive, Settings
@@ -44,6 +45,7 @@ def check(settings: Settings) -> Iterator[Line]:
     yield from _stow(settings)
     yield from _durability(settings)
     yield _retention(settings)
+    yield from _canary(settings)
     if not settings.deliver:
         yield Line("deliver", "no destination is configured: results stay in the spool; add a [[deliver]] table")
     for to in settings.deliver:
@@ -127,6 +129,17 @@ def _callers(settings: Settings) -> Iterator[Line]:
     yield Line("receive", f"{r.host} port {r.port}{secure}; {r.max_associations} associations at once; who may call:")
     for caller in r.allow:
         yield Line("  may call", _caller(caller, r))
+
+
+def _canary(settings: Settings) -> Iterator[Line]:
+    every = settings.canary.every_min
+    if not every:
+        return
+    if any(caller.ae_title in ("*", AE_TITLE) for caller in settings.receive.allow):
+        within = settings.canary.deadline_min
+        yield Line("canary", f"one flies every {every:g} minutes, and is to be home within {within:g}")
+    else:
+        yield Line("canary", f"{AE_TITLE} may not call; add a [[receive.allow]] table for it", wrong=True)
 
 
 def _caller(a: Caller, r: Receive) -> str:

@@ -93,6 +93,7 @@ def _measured(place: Path, receiver: str, sender: str, options: argparse.Namespa
     with RECEIVERS[receiver](place) as (peer, count):
         sending = _outbox(load, peer) if sender == "overread" else _storescu(load, peer, nagle="Nagle" in sender)
         with sending as go:
+            os.sync()  # what earlier runs have left to be written is not this one's
             started = time.perf_counter()
             go()
             took = time.perf_counter() - started
@@ -218,6 +219,12 @@ def _free_port() -> int:
         return int(one.getsockname()[1])
 
 
+def _ratios(receiver: str, seconds: dict[tuple[str, str], list[float]]) -> list[float]:
+    """overread's rate by storescu's in each round: whatever else the machine did, it did to both."""
+    ours, theirs = seconds.get((receiver, "overread"), []), seconds.get((receiver, "storescu"), [])
+    return [their / our for our, their in zip(ours, theirs, strict=False)]
+
+
 def _say(options: argparse.Namespace, seconds: dict[tuple[str, str], list[float]], *, arrived: bool) -> int:
     medians = {key: statistics.median(values) for key, values in seconds.items()}
     figures = []
@@ -226,11 +233,13 @@ def _say(options: argparse.Namespace, seconds: dict[tuple[str, str], list[float]
     fast = True
     for receiver in options.receivers:
         rates = {sender: options.objects / medians[receiver, sender] for sender in options.senders}
-        ratio = rates["overread"] / rates["storescu"] if {"overread", "storescu"} <= rates.keys() else None
+        ratios = _ratios(receiver, seconds)
+        ratio = statistics.median(ratios) if ratios else None
         fast &= ratio is None or ratio >= options.least
         told = "".join(f"{rates[sender]:>22.0f}" for sender in options.senders)
-        print(f"{receiver:<20}{told}{ratio if ratio is None else f'{ratio:.2f}':>9}")
-        figures.append({"receiver": receiver, "objects_per_second": rates, "ratio": ratio})
+        said = f"{ratio:>9.2f} [{min(ratios):.2f}–{max(ratios):.2f}]" if ratios else f"{'':>9}"
+        print(f"{receiver:<20}{told}{said}")
+        figures.append({"receiver": receiver, "objects_per_second": rates, "ratio": ratio, "ratios": ratios})
     print(f"\n{'everything arrived' if arrived else 'NOT EVERYTHING ARRIVED'}")
     if options.json:
         options.json.write_text(json.dumps({"rounds": options.rounds, "figures": figures}, indent=1), "utf-8")

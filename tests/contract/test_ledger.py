@@ -18,6 +18,7 @@ from sqlalchemy import create_engine, inspect, text
 from sqlmodel import SQLModel, col, select
 
 from overread.console.words import explain
+from overread.domain import canary
 from overread.domain.called import CalledAE, errand
 from overread.domain.errors import ConfigError, Refused, Unreachable
 from overread.domain.job import Job, JobEvent, JobState
@@ -883,6 +884,20 @@ def test_a_newer_result_goes_to_every_destination_that_may_have_got_the_earlier_
 
 def _going(ledger: Ledger) -> list[tuple[DeliveryRow, str]]:
     return [(letter.row, letter.kind) for letter in letters.letters(ledger, state="PENDING")]
+
+
+@pytest.mark.parametrize("study", ["of a patient", "a canary"])
+def test_canaries_and_patients_have_destinations_of_their_own(ledger: Ledger, routed: Callable, study: str) -> None:
+    """What is generated reaches no clinical system, and nothing of a patient goes where canaries are expected."""
+    routed(plan_of())
+    job = claimed(ledger)
+    if study == "a canary":
+        with ledger.write() as session:
+            session.get_one(JobRow, job.id).study_uid = canary.study_uid(1.0)
+    kinds = {"pacs": ("seg", "sr"), "nest": tuple(map(canary.reserved, ("seg", "sr")))}
+    deliveries.put(ledger, job.id, "w1", results(job, "seg", "sr"), kinds)
+    to = "nest" if study == "a canary" else "pacs"
+    assert [(row.destination, kind) for row, kind in _going(ledger)] == [(to, "seg"), (to, "sr")]
 
 
 def test_a_job_that_made_nothing_is_completed(ledger: Ledger, routed: Callable) -> None:

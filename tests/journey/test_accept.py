@@ -42,7 +42,7 @@ def test_everything_is_proven_of_a_pacs_that_is_well(site: tuple[Service, Pacs],
     code, said, report = accepted(site[0], tmp_path)
     assert code == 0, said
     for place in ("pacs", "web", "share"):
-        for what in ("it answers", "it takes images", "it proves", "every data element", "Dice: left lung 1.0000"):
+        for what in ("it answers", "it takes a seg", "it proves", "every data element", "Dice: left lung 1.0000"):
             assert re.search(f"proven +{place}: .*{what}", said), said
     assert "passed: 18 proven, 0 not proven, 0 failed" in said
     assert report.count('class="proven"') == 18 and report.count("data:image/png") == 3
@@ -83,6 +83,18 @@ def test_pixels_that_were_moved_are_found_out(site: tuple[Service, Pacs], tmp_pa
     assert code == 1
     assert "differs from what was sent in ImagePositionPatient" in said
     assert re.search("failed +web: the segmentation lies where it was drawn", said), said
+
+
+def test_one_for_results_alone_is_told_apart(tmp_path: Path) -> None:
+    """It accepts no CT: the segmentation is placed on the images as they were made, and the report says so."""
+    from pydicom.uid import CTImageStorage
+
+    pacs = Pacs(tmp_path / "pacs", without=(str(CTImageStorage),))
+    with pacs:
+        service = Service(write_settings(tmp_path, tmp_path, [destination("pacs", pacs.port, proof="c-get")]))
+        code, said, _ = accepted(service, tmp_path)
+    assert code == 0 and "5 proven, 1 not proven, 0 failed" in said, said
+    assert "it takes the results and no images" in said and len(pacs.files()) == 2
 
 
 def test_a_real_orthanc_is_accepted(tmp_path: Path) -> None:

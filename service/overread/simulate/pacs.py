@@ -51,12 +51,14 @@ class Pacs:
         *,
         transfer_syntaxes: tuple[str, ...] = tuple(ALL_TRANSFER_SYNTAXES),
         peers: Mapping[str, Peer] | None = None,
+        without: tuple[str, ...] = (),
     ) -> None:
-        """``port`` 0 takes a free one, told by ``port`` after ``start``. Nothing is opened before ``start``."""
+        """``port`` 0 takes a free one, told by ``port`` after ``start``; nothing is opened before. Storage of the SOP
+        Class UIDs ``without`` is not accepted."""
         self.holdings, self.mischief = Holdings(folder), Mischief()
         self.ae_title, self.host, self.port = ae_title, host, port
         self.transfer_syntaxes = transfer_syntaxes
-        self.peers = dict(peers or {})
+        self.peers, self.without = dict(peers or {}), without
         self.refuse = False
         self.status = 0x0000
         self.delay_s = 0.0
@@ -244,7 +246,7 @@ def _entity(pacs: Pacs) -> Any:
     entity.add_supported_context(StudyRootQueryRetrieveInformationModelMove)
     entity.add_supported_context(StorageCommitmentPushModel)
     storage = {str(context.abstract_syntax) for context in AllStoragePresentationContexts}
-    for sop_class in sorted(storage | {str(LabelMapSegmentationStorage)}):
+    for sop_class in sorted((storage | {str(LabelMapSegmentationStorage)}) - set(pacs.without)):
         # Both roles: who asks by C-GET is given the objects on the same association.
         entity.add_supported_context(sop_class, list(pacs.transfer_syntaxes), scu_role=True, scp_role=True)
     return entity

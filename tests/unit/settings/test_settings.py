@@ -129,6 +129,8 @@ def test_retention_and_the_listener_have_limits_of_their_own(tmp_path: Path) -> 
         (PACS.replace('host = "10.0.0.5"', ""), "deliver 'pacs' needs a host"),
         (PACS.replace('"PACS"', '"THE_PACS_OF_THE_HOUSE"'), "deliver 'pacs': ae_title 'THE_PACS_OF_THE_HOUSE' is no"),
         ("[[deliver]]\nname = 'f'\nkind = 'folder'\n", "deliver 'f' needs a folder"),
+        (PACS + "[canary]\nevery_min = 60\n", "canary.every_min needs a [[deliver]] with canary = true"),
+        ("[canary]\nevery_min = -1\n", "canary.every_min is -1.0; it must lie between 0"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, reason: str) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +13,11 @@ import httpx
 import pytest
 
 from overread.cli import main
-from overread.domain.errors import ConfigError
+from overread.domain.errors import ConfigError, Unreachable
+from overread.domain.peer import Peer
 from overread.simulate.mischief import Fault, Mischief, Mishap, fault_of, read_script
 from overread.simulate.pacs import Pacs
+from overread.simulate.scanner import Patience, send
 from overread.simulate.web import Web
 
 
@@ -56,6 +61,24 @@ def test_a_script_is_read_and_what_is_wrong_with_it_is_told(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="cannot be read as a script"):
         read_script(script)
     assert main(["simulate", "pacs", str(tmp_path), "--script", str(script)]) == 1
+
+
+def test_the_command_plays_its_script_and_takes_faults(tmp_path: Path, study: list[Path]) -> None:
+    """As a person starts it, on ports of its own choice."""
+    script = tmp_path / "down.toml"
+    script.write_text('[[fault]]\nkind = "refuse"\n')
+    command = [sys.executable, "-m", "overread", "simulate", "pacs", str(tmp_path / "pacs"), "--script", str(script)]
+    command += ["--port", "0", "--web-port", "0", "--peer", "OVERREAD@127.0.0.1:11112"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        first, second = process.stdout.readline(), process.stdout.readline()
+        (url,) = re.findall(r"http://\S+/faults", second)
+        assert [fault["kind"] for fault in httpx.get(url).json()] == ["refuse"]
+        port = int(re.findall(r"port (\d+)", first)[0])
+        with pytest.raises(Unreachable, match="refused the association"):
+            send(study[:1], Peer("PACS", "127.0.0.1", port), patience=Patience(tries=1))
+        process.terminate()
+        assert process.wait(20) == 0
 
 
 @pytest.fixture
