@@ -7,6 +7,21 @@ if ! command -v segimage2itkimage >/dev/null 2>&1 && [ ! -x .venv-dcmqi/bin/segi
         echo "dcmqi cannot be installed: tests that need it will be skipped"
 fi
 
+# OHIF as its authors built it; a real browser opens results in it.
+ohif=3.13.2
+if [ ! -e .venv-ohif/dist/index.html ]; then
+    if command -v npm >/dev/null 2>&1; then
+        folder=$(mktemp -d)
+        (cd "$folder" && npm pack --silent "@ohif/app@$ohif" >/dev/null 2>&1 && tar -xzf ./*.tgz &&
+            rm -rf package/dist/ort && find package/dist -name '*.map' -delete) &&
+            rm -rf .venv-ohif && mv "$folder/package" .venv-ohif ||
+            echo "OHIF cannot be fetched: tests in a real viewer will be skipped"
+        rm -rf "$folder"
+    else
+        echo "no npm: OHIF cannot be fetched, and tests in a real viewer will be skipped"
+    fi
+fi
+
 packages=""
 lacks() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || packages="$packages $2"; }
 
@@ -16,6 +31,7 @@ lacks Orthanc orthanc
 [ -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ] || packages="$packages orthanc-dicomweb"
 lacks promtool prometheus
 lacks strace strace
+lacks chromium chromium
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || packages="$packages postgresql"
 [ -z "$packages" ] && exit 0
 

@@ -206,7 +206,7 @@ is settled by asking.
 | SOP Class | UID | transfer syntaxes proposed |
 |---|---|---|""".splitlines()
     offered = ", ".join(UID(s).name for s in NATIVE_TRANSFER_SYNTAXES)
-    for uid in (e.sop_class_uid for e in encoders(ENCODERS)):
+    for uid in dict.fromkeys(e.sop_class_uid for e in encoders(ENCODERS)):
         first = f"{UID(DEFLATED).name}, " if uid == SEGMENTATION else ""
         yield f"| {UID(uid).name} | `{uid}` | {first}{offered}{f', {UID(JPEG2000).name}' if first else ''} |"
         if uid == SEGMENTATION:
@@ -228,8 +228,14 @@ def _results() -> Iterator[str]:
 - **Key Object Selection** (PS3.3 A.35.4): TID 2010, (113001, DCM, "Rejected for Quality Reasons"), an IOCM rejection
   note for results that a later reading of the study replaces, where configured. The later report names its
   predecessor (Predecessor Documents Sequence).
-- **Comprehensive 3D SR** (PS3.3 A.35.13): TID 1500 Measurement Report; a TID 1410 group for each segment with
-  its outline on one slice (SCOORD), its segment, tracking identifiers and numbers.
+- **Comprehensive 3D SR** (PS3.3 A.35.13): TID 1500 Measurement Report with image library (TID 1600), the model as
+  device observer, algorithm identification (TID 4019), whether anything was found (CID 6047) and what was looked for.
+  In three forms, as configured: a TID 1410 group for each segment with its outline on one slice (SCOORD) and its
+  segment; the same without references, for viewers; TID 1411 groups of whole segments and TID 1501 groups of classes.
+  The most complete one lists all that the job made (121181, DCM, "DICOM Object Catalog").
+- **Secondary Capture** (PS3.3 A.8.1): RGB, Conversion Type WSD; a summary, and the slices that matter with outlines.
+  Nothing of the patient is written into the pixels. **Encapsulated PDF** (PS3.3 A.45.1): the summary.
+- **Key Object Selection** (TID 2010, "Of Interest"): the slices that matter.
 - All: Specific Character Set ISO_IR 192; Contributing Equipment (109102, DCM, "Processing Equipment") with a
   Device UID that changes with the weights, and with the SHA-256 of weights, card, input and settings. Series Date
   and Time, Performed Procedure Step Start Date and Time, Request Attributes and Body Part Examined (as the source

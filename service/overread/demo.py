@@ -52,6 +52,7 @@ name = "pacs"
 ae_title = "PACS"
 host = "127.0.0.1"
 port = {pacs}
+results = ["seg", "sr"]
 
 [observe]
 listen_port = {listen}

@@ -95,7 +95,7 @@ def write_settings(folder: Path, models: Path, deliver: Sequence[dict[str, Any]]
         "assemble": {"quiet_s": 1.0, "quiet_by_modality_s": {"CT": 1.0}},
         "schedule": {"cpu_threads": 1, "lease_s": 10.0, "retry_s": 0.5},
         "observe": dict(zip(("listen_port", "watch_port", "work_port"), observe, strict=True)),
-        "deliver": list(deliver),
+        "deliver": [{"results": ["seg", "sr"], **to} for to in deliver],
     }
     for name, values in tables.items():
         settings[name] = settings.get(name, {}) | values

@@ -19,6 +19,7 @@ CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 PREFERENCES = ("thinnest", "most slices")
 KINDS = ("volume", "frames", "image")
 OUT_OF_MEMORY = ("cpu", "patience")
+SALIENCIES = ("", "grad-cam", "occlusion")
 TASKS = ("segmentation", "detection", "classification", "image")
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")  # CID 7150
 
@@ -142,8 +143,10 @@ class Card:
     ``inputs`` has a row for each series that it reads; empty is one. ``folder`` is absolute. ``digest`` is the SHA-256
     over the card and the bundle's configs: with ``weights_sha256`` it names everything that may change a result.
     ``series_number`` is that of its first series of results, 0: overread's choice. ``window`` is the (center, width)
-    that pictures are made with, in the modality's unit; empty: the source's own. ``dice_floor`` is what the model
-    promises on generated phantoms. ``network``: what its authors allow beyond plain arithmetic on every window.
+    that pictures are made with, in the modality's unit; empty: the source's own. ``probabilities`` keeps those of a
+    segmentation; ``saliency`` lets a classifier explain itself: grad-cam, at ``saliency_layer``, or occlusion.
+    ``dice_floor`` is what the model promises on generated phantoms. ``network``: what its authors allow beyond plain
+    arithmetic on every window.
 
     For engines that bring no pipeline of their own: ``preprocess``, ``inferer``, ``postprocess``; ``stages`` when one
     card holds several models; ``external`` for a program; ``features`` for a classifier of regions, in its order;
@@ -168,6 +171,9 @@ class Card:
     purpose: str = ""
     series_number: int = 0
     window: tuple[float, ...] = ()
+    probabilities: bool = False
+    saliency: str = ""
+    saliency_layer: str = ""
     digest: str = ""
     dice_floor: dict[str, float] = field(default_factory=dict)
     preprocess: tuple[Step, ...] = ()
@@ -263,6 +269,10 @@ def _check_input(row: Input) -> None:
 def _check_pipeline(card: Card) -> None:
     if card.window and (len(card.window) != 2 or card.window[1] <= 0):
         raise ValueError("window must be [center, width], and the width more than 0")
+    if card.saliency not in SALIENCIES or (card.saliency == "grad-cam" and not card.saliency_layer):
+        raise ValueError(
+            "saliency can be occlusion, or grad-cam with saliency_layer, the name of a layer of the network"
+        )
     names = [label.name for label in card.labels]
     check_parts(card.inferer, card.postprocess, names)
     check_network(card.network)

@@ -168,7 +168,8 @@ _ROWS: dict[str, tuple[_Row, ...]] = {
         _Row("dependence_count_variance", "DNX2", "Dependence count variance"),
         _Row("dependence_count_entropy", "FCBV", "Dependence count entropy"),
         _Row("dependence_count_energy", "CAS9", "Dependence count energy"),
-    ),}
+    ),
+}
 
 FAMILIES: dict[str, tuple[Feature, ...]] = {
     family: tuple(Feature(f"{family}.{r.name}", Code(r.code, "IBSI", r.meaning), r.unit) for r in rows)

@@ -63,7 +63,8 @@ class Findings:
     those of the volume it was made from. ``overlays``: further such masks, for segments that overlap those of ``mask``;
     all voxels of one segment are in one of them. ``segments`` is empty when nothing was found. ``detections`` are the
     most certain first, ``judgements`` in the card's order; ``image`` is derived, float32, on the same grid, as are the
-    ``probabilities`` (0 … 1, by segment's value) of a model that gives them.
+    ``probabilities`` (0 … 1, by segment's value) of a model that gives them, and the ``saliency`` (0 … 1, by label's
+    value) of a classifier that explains itself.
     """
 
     mask: NDArray[np.uint8]
@@ -73,6 +74,7 @@ class Findings:
     judgements: tuple[Judgement, ...] = ()
     image: NDArray[np.float32] | None = None
     probabilities: Mapping[int, NDArray[np.float16]] = field(default_factory=dict)
+    saliency: Mapping[int, NDArray[np.float16]] = field(default_factory=dict)
 
     @property
     def layers(self) -> tuple[NDArray[np.uint8], ...]:

@@ -46,7 +46,8 @@ class Reading:
     ``label_map``: uint8 or uint16, 0 is background. ``masks``: label value → bool, which may overlap (multi-channel
     sigmoid); never together with ``label_map``. ``boxes``: detections, most certain first. ``classes``: of the whole
     input. ``image``: a derived volume, float32, in the unit that the card says. ``probabilities``: label value →
-    float16, 0 … 1, where a card asks to keep them. ``notes``: what the engine had to adapt, in words for the log.
+    float16, 0 … 1, where a card asks to keep them. ``saliency``: the same, of what a class was judged by. ``notes``:
+    what the engine had to adapt, in words for the log.
     """
 
     label_map: NDArray[np.uint8] | NDArray[np.uint16] | None = None
@@ -55,4 +56,5 @@ class Reading:
     classes: tuple[Likelihood, ...] = ()
     image: NDArray[np.float32] | None = None
     probabilities: Mapping[int, NDArray[np.float16]] = field(default_factory=dict)
+    saliency: Mapping[int, NDArray[np.float16]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

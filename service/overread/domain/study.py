@@ -99,9 +99,7 @@ class Study:
     called_aes: tuple[str, ...] = ()
 
 
-def group(
-    study_uid: str, revision: int, instances: Iterable[Instance], called_aes: tuple[str, ...] = ()
-) -> Study:
+def group(study_uid: str, revision: int, instances: Iterable[Instance], called_aes: tuple[str, ...] = ()) -> Study:
     """Sort instances into series, by series number and then UID."""
     series: dict[str, list[Instance]] = {}
     for instance in instances:

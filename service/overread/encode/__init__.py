@@ -16,6 +16,10 @@ from overread.ports import Encoder
 
 ENCODERS: dict[str, str] = {
     "seg": "overread.encode.segmentation:SegmentationEncoder",
+    "map": "overread.encode.maps:MapEncoder",
+    "image": "overread.encode.derived:ImageEncoder",
+    "gsps": "overread.encode.presentation:PresentationEncoder",
+    "rtstruct": "overread.encode.structures:StructureEncoder",
     "sc": "overread.encode.capture:CaptureEncoder",
     "pdf": "overread.encode.document:DocumentEncoder",
     "ko": "overread.encode.keyobjects:KeyObjectEncoder",

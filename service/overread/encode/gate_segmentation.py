@@ -44,7 +44,7 @@ def check(found: Reread, read: Read, sources: Sources, layer: Layer, variant: Va
     _all_referenced(header, sources)
     _same_segments(header, layer)
     _same_planes(header.SharedFunctionalGroupsSequence[0], sources)
-    groups = _groups(found, sources)
+    groups = frame_groups(found, sources)
     if len(groups) != int(header.NumberOfFrames):
         raise Misplaced("the segmentation's frames, their descriptions and its pixels are not equally many")
     slices = {(r.sop_instance_uid, r.frame): k for k, r in enumerate(sources.references)}
@@ -55,7 +55,7 @@ def check(found: Reread, read: Read, sources: Sources, layer: Layer, variant: Va
         _same_mask(rebuilt, layer.mask)
 
 
-def _groups(found: Reread, sources: Sources) -> list[Group]:
+def frame_groups(found: Reread, sources: Sources) -> list[Group]:
     shared = found.header.SharedFunctionalGroupsSequence[0]
     once = shared.get("SegmentIdentificationSequence")
     number = int(once[0].ReferencedSegmentNumber) if once else 0

@@ -36,7 +36,7 @@ LEAST_JPEG2000 = 32  # rows and columns that the codec needs
 REPEATED = ("SourceImageSequence", "ReferencedSeriesSequence", "PerFrameFunctionalGroupsSequence", "PixelData")
 _REFERENCED_SERIES, _SOURCE_IMAGES = 0x00081115, 0x00082112
 _FRAME_GROUPS, _PIXELS = 0x52009230, 0x7FE00010
-_SINGLE = {  # stand-ins are slices, also those for frames of enhanced images
+SINGLE = {  # stand-ins are slices, also those for frames of enhanced images
     "1.2.840.10008.5.1.4.1.1.2.1": "1.2.840.10008.5.1.4.1.1.2",
     "1.2.840.10008.5.1.4.1.1.2.2": "1.2.840.10008.5.1.4.1.1.2",
     "1.2.840.10008.5.1.4.1.1.4.1": "1.2.840.10008.5.1.4.1.1.4",
@@ -172,7 +172,7 @@ def _piece(
     images = [sources.standin(k) for k in range(min(2, len(sources.instances)))]
     for image, uid in zip(images, _STAND_INS, strict=False):
         image.add_new("SOPInstanceUID", "UI", uid)  # frames share theirs; what refers to them is written below
-        image.add_new("SOPClassUID", "UI", _SINGLE.get(image.SOPClassUID, image.SOPClassUID))
+        image.add_new("SOPClassUID", "UI", SINGLE.get(image.SOPClassUID, image.SOPClassUID))
         image.add_new("Rows", "US", 1)  # new elements: those that are there are the source's
         image.add_new("Columns", "US", 1)
     ones = np.ones((len(images), 1, 1), np.uint8)

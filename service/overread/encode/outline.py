@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 MOST_POINTS = 200
+_HEADINGS = ((0, 1), (1, 0), (0, -1), (-1, 0))
 
 Points = NDArray[np.float64]
 
@@ -44,20 +45,45 @@ def outline(plane: NDArray[np.bool_], most_points: int = MOST_POINTS) -> Points:
 
 
 def contours(plane: NDArray[np.bool_]) -> list[Points]:
-    """Every boundary of ``plane`` (rows, columns), of holes, too, as closed lines in the coordinates of ``outline``,
-    exact: of its 4-connected parts, then of its holes."""
-    if not plane.any():
-        return []
-    parts, holes = np.pad(plane, 1), ~np.pad(plane, 1)
+    """Every boundary of ``plane`` (rows, columns), of holes, too, as closed lines in the coordinates of ``outline``.
+
+    Exact: what an odd number of them goes around is inside. No edge of a pixel is walked twice.
+    """
+    edges = _edges(plane)
     found = []
-    for here in (parts, holes):
-        numbered, _ = ndimage.label(here)
-        outside = 0 if here is parts else numbered[0, 0]
-        for number, box in enumerate(ndimage.find_objects(numbered), 1):
-            if box is not None and number != outside:
-                corner = np.array([box[0].start - 1, box[1].start - 1], np.float64)
-                found.append((_trace(numbered[box] == number) + corner)[:, ::-1].copy())
+    while edges:
+        corner = next(iter(edges))
+        found.append(np.array(_loop(edges, corner), np.float64)[:, ::-1].copy())
     return found
+
+
+def _edges(plane: NDArray[np.bool_]) -> dict[tuple[int, int], list[tuple[int, int]]]:
+    """Corner (row, column) → headings in which an edge leaves it that has the inside on its right hand."""
+    inside = np.pad(plane, 1)
+    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for (dr, dc), (r0, c0) in zip(_HEADINGS, ((0, 0), (0, 1), (1, 1), (1, 0)), strict=True):
+        beyond = np.roll(inside, (dc, -dr), axis=(0, 1))  # the pixel on the left hand
+        for row, column in (np.argwhere(inside & ~beyond) - 1).tolist():
+            found.setdefault((row + r0, column + c0), []).append((dr, dc))
+    return found
+
+
+def _loop(edges: dict[tuple[int, int], list[tuple[int, int]]], start: tuple[int, int]) -> list[tuple[int, int]]:
+    """One closed line of corners out of ``edges``, from which it is taken; right is turned first."""
+    here, heading = start, edges[start][0]
+    corners = [start]
+    while True:
+        edges[here].remove(heading)
+        if not edges[here]:
+            del edges[here]
+        here = (here[0] + heading[0], here[1] + heading[1])
+        dr, dc = heading
+        turned = next((h for h in ((dc, -dr), heading, (-dc, dr)) if h in edges.get(here, ())), None)
+        if turned is None:
+            return [*corners, here]
+        if turned != heading:
+            corners.append(here)
+            heading = turned
 
 
 def _trace(part: NDArray[np.bool_]) -> Points:

@@ -19,6 +19,7 @@ PROCESSED = Code("121322", "DCM", "Source image for image processing operation")
 
 def shell(sources: Sources, sop_class_uid: str, modality: str, header: dict[str, Any]) -> Dataset:
     """An object of ``sop_class_uid`` with nothing in it yet; ``header`` is what ``seal.header`` gives."""
+    date, time = (header.pop(f"content_{part}") for part in ("date", "time"))  # not every IOD has them
     made = SOPClass(
         study_instance_uid=sources.instances[0].study_uid,
         sop_class_uid=sop_class_uid,
@@ -26,6 +27,7 @@ def shell(sources: Sources, sop_class_uid: str, modality: str, header: dict[str,
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **header,
     )
+    made.ContentDate, made.ContentTime = date, time
     made.ContributingEquipmentSequence = []
     return made
 

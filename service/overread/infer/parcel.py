@@ -36,6 +36,7 @@ class Parcel:
     masks: dict[int, Packed]
     image: Packed | None
     probabilities: dict[int, Packed]
+    saliency: dict[int, Packed]
 
 
 def require_placed(reading: Reading, shape: tuple[int, ...]) -> None:
@@ -60,11 +61,12 @@ def pack(reading: Reading, prefix: str) -> Parcel:
         return Packed(name, array.shape, array.dtype.str)
 
     return Parcel(
-        replace(reading, label_map=None, masks={}, image=None, probabilities={}),
+        replace(reading, label_map=None, masks={}, image=None, probabilities={}, saliency={}),
         None if reading.label_map is None else put(reading.label_map),
         {value: put(mask) for value, mask in reading.masks.items()},
         None if reading.image is None else put(reading.image),
         {value: put(array) for value, array in reading.probabilities.items()},
+        {value: put(array) for value, array in reading.saliency.items()},
     )
 
 
@@ -76,6 +78,7 @@ def unpack(parcel: Parcel) -> Reading:
         masks={value: _take(packed) for value, packed in parcel.masks.items()},
         image=_take(parcel.image) if parcel.image else None,
         probabilities={value: _take(packed) for value, packed in parcel.probabilities.items()},
+        saliency={value: _take(packed) for value, packed in parcel.saliency.items()},
     )
 
 

@@ -51,6 +51,7 @@ def find(reading: Reading, volume: Volume, card: Card) -> Findings:
         judgements=judgements(reading, card),
         image=reading.image,
         probabilities=_probabilities(reading, masks, segments),
+        saliency=reading.saliency,
     )
 
 
@@ -87,6 +88,7 @@ def _measured(segment: Segment, part: Volume, mask: Mask) -> Segment:
 
 def _require_grid(reading: Reading, volume: Volume, card: Card) -> None:
     given = (reading.label_map, *reading.masks.values(), reading.image, *reading.probabilities.values())
+    given += tuple(reading.saliency.values())
     arrays = [a for a in given if a is not None]
     for array in arrays:
         if array.shape != volume.voxels.shape:

@@ -89,7 +89,7 @@ def read_case(case: Case, data: Path, folder: Path, **more: object) -> Read:
             instances.append(instance.stored(stored.path, stored.digest, "TEST"))
         accepts = Accepts(case.modality, plane="any", min_slices=1, kind=case.kind)
         volume = load(spool, instances, accepts)
-    card = replace(CARD, labels=(BRIGHT, BODY, JUDGED), accepts=accepts)
+    card = replace(CARD, labels=(BRIGHT, BODY, JUDGED), accepts=accepts, saliency="occlusion")
     return Read("real", "2026-11-21T08:09:10+00:00", card, volume, find(looked_at(volume), volume, card), **more)
 
 
@@ -103,4 +103,12 @@ def looked_at(volume: Volume) -> Reading:
     found[:, :2], found[:, -2:] = 0, 0
     shape = grey.shape
     box = Box(1, 0.75, (0.0, shape[1] * 0.25, shape[2] * 0.3), (shape[0] - 1.0, shape[1] * 0.5, shape[2] * 0.45))
-    return Reading(label_map=found, boxes=(box,), classes=(Likelihood(3, 0.8125, chosen=True),))
+    bright = np.clip((grey - low) / (high - low), 0, 1).astype(np.float16)
+    return Reading(
+        label_map=found,
+        boxes=(box,),
+        classes=(Likelihood(3, 0.8125, chosen=True),),
+        image=(grey * 0.5).astype(np.float32),
+        probabilities={2: bright},
+        saliency={3: np.where(found == 1, bright, np.float16(0))},
+    )

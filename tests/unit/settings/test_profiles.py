@@ -34,7 +34,7 @@ def test_every_viewer_ends_with_the_floor() -> None:
 
 def test_the_default_is_what_every_archive_takes(tmp_path: Path) -> None:
     destination = to(tmp_path)
-    assert (destination.kinds, destination.variants, destination.deflated) == (("seg", "sr"), ("binary",), True)
+    assert (destination.kinds, destination.variants, destination.deflated) == (("seg", "sr", "sc"), ("binary",), True)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_switches_overrule_the_row(tmp_path: Path, lines: list[str], wanted: tup
 
 def test_kinds_follow_the_row_the_switch_and_the_withdrawal(tmp_path: Path) -> None:
     assert to(tmp_path, 'results = ["sr"]').kinds == ("sr",)
-    assert to(tmp_path, 'withdraw = "rejection-note"').kinds == ("seg", "sr", "rejection")
+    assert to(tmp_path, 'withdraw = "rejection-note"').kinds == ("seg", "sr", "sc", "rejection")
     assert not to(tmp_path, 'compression = "none"').deflated
 
 
@@ -87,6 +87,7 @@ def test_what_several_destinations_need_is_made_once(tmp_path: Path) -> None:
     text = one.format("a", 'viewer = "slicer"') + one.format("b", "") + one.format("c", 'withdraw = "rejection-note"')
     encoding = wiring.encoding(read_settings(settings(tmp_path, text)))
     assert encoding.variants == ("labelmap", "binary")
-    assert [e.kind for e in encoding.encoders] == ["seg", "sr", "rejection"]
+    assert [e.kind for e in encoding.encoders] == ["seg", "sc", "sr-data", "sr", "rejection"]
+    assert encoding.roots == {"sr-data": {"seg", "sr-data"}, "sr": {"seg", "sr", "sc"}}
     assert encoding.withdraws
     assert variants(Profile()) == ("binary",)
