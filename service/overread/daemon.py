@@ -303,24 +303,23 @@ def _watch(settings: Settings) -> Callable[[], None]:
 
 
 def _work(settings: Settings) -> Callable[[], None]:
-    from overread.journey import Journey
     from overread.observe.health import Health
     from overread.schedule.shift import Shift, Terms
+    from overread.wiring.executors import executor
 
     s, o = settings.schedule, settings.observe
     models = wiring.cards(settings)
-    store, books = wiring.spool(settings), wiring.ledger(settings)
+    books = wiring.ledger(settings)
     metrics, herald = wiring.watching(settings, models)
-    pool = wiring.pool(settings, herald)
-    metrics.watch_warm(pool.warm_models, wiring.devices())
+    place = executor(settings, books, models, herald)
+    metrics.watch_warm(place.standing, wiring.devices())
     kinds = wiring.result_kinds(settings)
-    journey = Journey(books, store, pool, wiring.encoding(settings), herald, tells_unfit=wiring.tells_unfit(settings))
     fast = wiring.express(settings)
-    terms = Terms(wiring.worker_name(), s.lease_s, s.retry_s, s.longest_wait_s, fast, lambda: pool.refused(models))
+    terms = Terms(wiring.worker_name(), s.lease_s, s.retry_s, s.longest_wait_s, fast, place.crowded)
     shift = Shift(
         books,
         {c.name: c for c in models},
-        journey,
+        place,
         kinds,
         herald,
         terms=terms,
@@ -334,11 +333,11 @@ def _work(settings: Settings) -> Callable[[], None]:
     )
     health.start()
     first, each = models[: s.keep_warm], s.slots + fast
-    threading.Thread(target=pool.warm_all, args=(first, each), name="warm", daemon=True).start()
+    threading.Thread(target=place.warm, args=(first, each), name="warm", daemon=True).start()
     shift.start(s.slots)
 
     def stop() -> None:
-        shift.stop(5.0, pool.close)
+        shift.stop(5.0, place.close)
         health.stop()
         books.close()
 

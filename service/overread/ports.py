@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,12 +14,14 @@ from overread.domain.card import Card, Label
 from overread.domain.delivery import Item, Proven, Told
 from overread.domain.events import Event
 from overread.domain.findings import Findings, Measurement
+from overread.domain.job import Job
 from overread.domain.pace import Pace
 from overread.domain.provenance import Provenance, Style
 from overread.domain.reading import Reading
 from overread.domain.result import Result
 from overread.domain.variant import FLOOR
 from overread.domain.volume import Volume
+from overread.domain.warm import Warm
 
 Herald = Callable[[Event], None]
 Progress = Callable[[float], None]
@@ -35,6 +37,29 @@ class Engine(Protocol):
         it raises (Canceled) ends the reading. Raises WorkerLost when the attempt died, Outranked when it made way for
         an URGENT one, Unfit or CardError when another attempt would end the same.
         """
+
+
+class Executor(Protocol):
+    """Where jobs are read: on this machine, or on a cluster. Calling it is one attempt. Used by several threads."""
+
+    def __call__(self, job: Job, card: Card, progress: Progress) -> Sequence[Result]:
+        """Read one job; returns its results, durable in the spool.
+
+        ``progress`` is called several times a second, and what it raises (Canceled) ends the attempt. Raises what
+        ``journey`` raises, and WorkerLost when the place at which it ran is gone.
+        """
+
+    def warm(self, cards: Sequence[Card], count: int) -> None:
+        """Load models before they are needed, each so many times."""
+
+    def crowded(self) -> Collection[str]:
+        """Names of models for which there is no room now."""
+
+    def standing(self) -> Sequence[Warm]:
+        """How the models that are loaded here stand."""
+
+    def close(self) -> None:
+        """End everything that runs."""
 
 
 class Measurer(Protocol):

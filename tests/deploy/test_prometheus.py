@@ -18,6 +18,8 @@ import yaml
 
 from overread.domain import events
 from overread.domain.backlog import Backlog
+from overread.domain.device import Device
+from overread.domain.warm import Warm
 from overread.observe.health import Health
 from overread.observe.metrics import Metrics
 from overread.ports import Herald
@@ -32,6 +34,9 @@ def metrics_of(role: str, tmp_path: Path) -> Metrics:
     if role == "watch":
         metrics.watch_backlog(lambda: Backlog(studies={"RECEIVING": 1}, oldest_job_s=12.0, oldest_delivery_s=3.0))
         metrics.watch_disk(tmp_path)
+    if role == "work":
+        gpu = Device("cuda:0", 0.9, 1 << 30, 1 << 34, 60.0, 200.0)
+        metrics.watch_warm(lambda: [Warm("ct_chest", "cuda:0", 1 << 30, 1 << 30, True)], lambda: [gpu])
     return metrics
 
 

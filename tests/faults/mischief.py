@@ -6,19 +6,20 @@ It is an engine from another distribution, written into a folder of its own, so 
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from house import Study
 from pydicom import dcmread
 
-from overread.simulate.phantom import Grid, chest_phantom
+from overread.simulate.phantom import ChestPhantom, Grid, chest_phantom
 from overread.simulate.study import write_study
 
 FIRST = 3000  # no phantom is as bright
 DEEDS = (
     *("well", "segfault", "exit", "abort", "hang", "hog", "swell", "raise", "shape", "nan", "device", "dial", "write"),
-    *("chatter", "slow", "spawn"),
+    *("chatter", "slow", "spawn", "busy"),
 )
 WINDOW_S = 0.25
 
@@ -58,6 +59,11 @@ class Mischief:
         for n in range(3):
             time.sleep(0.02)
             progress(n / 3)
+
+    def busy(self, found, progress):
+        for n in range(10):
+            time.sleep(0.05)
+            progress(n / 10)
 
     def segfault(self, found, progress):
         print("about to follow a null pointer")
@@ -184,9 +190,14 @@ def model(models: Path, name: str = "mischief", runtime: str = "timeout_s = 20\n
     return folder
 
 
+@cache
+def _phantom() -> ChestPhantom:
+    return chest_phantom(3, Grid((5, 20, 20), (20.0, 16.0, 16.0)), nodules=0, healthy=True)
+
+
 def study(folder: Path, deed: str, salt: str) -> Study:
     """A CT of five slices whose reading does ``deed``."""
-    phantom = chest_phantom(3, Grid((5, 20, 20), (20.0, 16.0, 16.0)), nodules=0, healthy=True)
+    phantom = _phantom()
     phantom.hu[2, 10, 10] = FIRST + DEEDS.index(deed)
     files = write_study(phantom, folder / salt, seed=1, uid_salt=salt)
     return Study(str(dcmread(files[0], specific_tags=["StudyInstanceUID"]).StudyInstanceUID), tuple(files))

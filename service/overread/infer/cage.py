@@ -112,12 +112,14 @@ def _own_network() -> None:
 
 def _no_capabilities() -> None:
     libc = _libc()
-    for number in range(64):
-        if number != CAP_DAC_READ_SEARCH and libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0):
-            break  # beyond the last one there is, or not ours to drop: then there is nothing to regain either
     header = (ctypes.c_uint32 * 2)(CAPABILITIES_3, 0)
     now = (ctypes.c_uint32 * 6)()
     _check(libc.capget(header, now))
+    if not any(now):
+        return  # a service manager has dropped them all, and may not let this be asked for again
+    for number in range(64):
+        if number != CAP_DAC_READ_SEARCH and libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0):
+            break  # beyond the last one there is, or not ours to drop: then there is nothing to regain either
     kept = now[1] & (1 << CAP_DAC_READ_SEARCH)
     _check(libc.capset(header, (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)))
 

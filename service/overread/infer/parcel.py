@@ -40,7 +40,7 @@ class Parcel:
 
 
 def require_placed(reading: Reading, shape: tuple[int, ...]) -> None:
-    """Raises CardError when an array of ``reading`` is not of ``shape``, ValueError when one holds what is no number."""
+    """Raises CardError when an array of ``reading`` is not of ``shape``, ValueError when one holds no numbers."""
     arrays = [reading.label_map, *reading.masks.values(), reading.image, *reading.probabilities.values()]
     for array in (a for a in arrays if a is not None):
         if tuple(array.shape) != tuple(shape):

@@ -54,7 +54,7 @@ class Wanted:
 
     ``urgent_only``: those that are STAT; ``without``: none of these models, for which there is no room now. A job has
     waited too long after ``longest_wait_s``, or when half of the time until its deadline is gone; with
-    ``overdue_first`` it goes before all others.
+    ``overdue_first`` it goes before all others, the one that has waited longest first.
     """
 
     urgent_only: bool = False
@@ -180,7 +180,7 @@ def claim(ledger: Ledger, worker: str, lease_s: float, wanted: Wanted | None = N
         select(JobRow, overdue.label("overdue"))
         .where(*_takes(wanted), JobRow.not_before <= now)
         .order_by(
-            *([case((overdue, 0), else_=1)] if wanted.overdue_first else ()),
+            *([case((overdue, col(JobRow.created_at)), else_=NEVER)] if wanted.overdue_first else ()),
             col(JobRow.priority).desc(),
             case((col(JobRow.deadline) > 0, col(JobRow.deadline)), else_=NEVER),
             col(JobRow.id),

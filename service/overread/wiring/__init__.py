@@ -158,13 +158,13 @@ def tells_unfit(settings: Settings) -> bool:
     return any(UNFIT in d.kinds for d in settings.deliver)
 
 
-def pool(settings: Settings, herald: Herald) -> WorkerPool:
-    """The processes in which models run."""
+def pool(settings: Settings, herald: Herald, folder: Path | None = None) -> WorkerPool:
+    """The processes in which models run; ``folder`` holds what they write (default: in the data folder)."""
     from overread.infer.pool import Terms, WorkerPool
 
     s = settings.schedule
     threads = s.cpu_threads or max(1, (os.cpu_count() or 1) // s.slots)
-    budget, folder = int(s.memory_gb * 1024 * MB), settings.data_path / "workers"
+    budget, folder = int(s.memory_gb * 1024 * MB), folder or settings.data_path / "workers"
     return WorkerPool(herald, device=s.device, keep_warm=s.keep_warm, terms=Terms(threads, budget, s.confine, folder))
 
 
