@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from overread.domain.errors import CardError
 from overread.infer.respaced import Along
-from overread.infer.sampling import Places, each_of
+from overread.infer.sampling import Places
 from overread.infer.sliding import Row
 
 SURE = 0.5 + 1e-4  # who has more than half has won
@@ -80,13 +80,13 @@ def here(found: Iterator[Slab], shape: tuple[int, ...]) -> Labels:
 def there(found: Iterator[Slab], way: Along, threads: int) -> Labels:
     """(x, y, z) labels on the source's grid, of softmax probabilities brought back along ``way``, linearly.
 
-    It is done beside the network: while a GPU reads the next windows, the CPU brings back the rows before.
+    It is done beside the network, by ``threads``: while the next windows are read, the rows before are brought back.
     """
     xs, ys, zs = way.places()
     turns = [np.flatnonzero(xs.low == x) for x in range(way.sizes[0])]
     labels: Labels = np.zeros(0)
     last: Slab | None = None
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(threads) as beside:
         waiting: deque[Future[None]] = deque()
         for slab in found:
             if last is None:
@@ -97,8 +97,8 @@ def there(found: Iterator[Slab], way: Along, threads: int) -> Labels:
                 places = turns[low.x]
                 if len(places):
                     out = labels[places[0] : places[-1] + 1]
-                    waiting.append(beside.submit(_between, low, high, [xs.part(places), ys, zs], out, threads))
-            while len(waiting) > BEHIND:
+                    waiting.append(beside.submit(_between, low, high, [xs.part(places), ys, zs], out))
+            while len(waiting) > threads + BEHIND:
                 waiting.popleft().result()
             last = slab
         for job in waiting:
@@ -127,7 +127,7 @@ def _arrived(x: int, parts: list[torch.Tensor], event: Any) -> Slab:
     return Slab(x, likely[0].numpy() if likely else np.empty((0, 0, 0), np.float32), label.numpy())
 
 
-def _between(low: Slab, high: Slab, axes: list[Places], out: Labels, threads: int) -> None:
+def _between(low: Slab, high: Slab, axes: list[Places], out: Labels) -> None:
     """The planes of the source between two rows, into ``out`` (planes, y, z)."""
     xs, ys, zs = axes
     agreed = _alike(low.sure(), high.sure())
@@ -141,12 +141,9 @@ def _between(low: Slab, high: Slab, axes: list[Places], out: Labels, threads: in
         return
     classes = np.flatnonzero(low.chances() | high.chances())
     part = [ys.part(open_rows), zs.part(open_columns)]
-
-    def plane(n: int) -> None:
+    for n in range(len(xs)):
         x = xs.part(slice(n, n + 1))
         out[n][np.ix_(open_rows, open_columns)] = _contest(low.likely, high.likely, classes, [x, *part])
-
-    each_of(plane, range(len(xs)), threads)
 
 
 def _alike(one: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -158,6 +155,10 @@ def _contest(low: Labels, high: Labels, classes: NDArray[np.intp], axes: list[Pl
     """(y, z) which of ``classes`` wins on one plane between the rows ``low`` and ``high``."""
     x, ys, zs = axes
     shape = len(ys), len(zs)
+    if len(classes) == 2:
+        ahead = _cheap(low[classes[1]] - low[classes[0]], high[classes[1]] - high[classes[0]], x, ys, zs)
+        winner = classes[(ahead > 0).astype(np.intp)]
+        return _settled(winner, np.abs(ahead) < CLOSE, low, high, classes, axes)
     best, second = np.full(shape, -1, np.float32), np.full(shape, -1, np.float32)
     winner = np.zeros(shape, np.intp)
     for k in classes:
@@ -165,9 +166,16 @@ def _contest(low: Labels, high: Labels, classes: NDArray[np.intp], axes: list[Pl
         winner[found > best] = k
         np.maximum(second, np.minimum(found, best), out=second)
         np.maximum(best, found, out=best)
-    close = np.nonzero(best - second < CLOSE)
-    if len(close[0]):
-        winner[close] = classes[_exact(low, high, classes, x, ys.part(close[0]), zs.part(close[1]))]
+    return _settled(winner, best - second < CLOSE, low, high, classes, axes)
+
+
+def _settled(
+    winner: NDArray[np.intp], close: NDArray[np.bool_], low: Labels, high: Labels, classes: Labels, axes: list[Places]
+) -> NDArray[np.intp]:
+    """``winner`` with what is ``close`` computed anew, as MONAI does."""
+    if close.any():
+        y, z = np.nonzero(close)
+        winner[y, z] = classes[_exact(low, high, classes, axes[0], axes[1].part(y), axes[2].part(z))]
     return winner
 
 

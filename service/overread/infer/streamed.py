@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from overread.domain.card import Card, Network
 from overread.infer import deciding, sampling
 from overread.infer.composed import IMAGE, PREDICTION, Composed
+from overread.infer.crew import Crew, members
 from overread.infer.engines import Grid
 from overread.infer.heads import reading
 from overread.infer.memory import ras
@@ -48,8 +49,11 @@ class Streamed:
     """The parts of one bundle, ready to run as a stream; None of it where the bundle has another shape: ``of``."""
 
     def __init__(self, parts: Composed, ending: Ending, sliding: Look, card: Card) -> None:
-        self._parts, self._ending, self._look, self._card = parts, ending, sliding, card
+        self._parts, self._ending, self._card = parts, ending, card
         self._odd = False
+        count = members(parts.device)
+        self._crew = Crew(parts.network, count, lambda: precision(card.network, parts.device))
+        self._look = replace(sliding, batch=max(sliding.batch, count))
 
     @classmethod
     def of(cls, parts: Any, card: Card) -> Streamed | None:
@@ -66,7 +70,7 @@ class Streamed:
         """Read one item, see ``recipe.feed``; None when it turns out that the plain way must."""
         if self._odd:
             return None
-        with torch.inference_mode(), precision(self._card.network, self._parts.device):
+        with torch.inference_mode():
             item = self._parts.preprocessing(item)
             image = item[IMAGE] if isinstance(item, dict) else None
             if not isinstance(image, MetaTensor) or image.ndim != 4:
@@ -86,12 +90,14 @@ class Streamed:
         """Labels (x, y, z), and the affine, RAS, of the grid on which they are."""
         ending, threads = self._ending, torch.get_num_threads()
         way, there = back(image, nearest=ending.invert == "nearest") if ending.invert else (None, image.affine.numpy())
-        rows = self._look.rows(_onto(image.as_tensor(), self._parts.device), self._parts.counting(image, progress))
         linear = ending.invert == "linear" and way is not None
-        slabs = deciding.slabs(rows, softmax=ending.softmax, labels_only=not linear)
-        if linear and way is not None:
-            return deciding.there(slabs, way, threads), there
-        labels = deciding.here(slabs, tuple(image.shape[1:]))
+        with self._crew.at_work() as crew, precision(self._card.network, self._parts.device):
+            predict = self._parts.counting(image, progress, crew)
+            rows = self._look.rows(_onto(image.as_tensor(), self._parts.device), predict)
+            slabs = deciding.slabs(rows, softmax=ending.softmax, labels_only=not linear)
+            if linear and way is not None:
+                return deciding.there(slabs, way, threads), there
+            labels = deciding.here(slabs, tuple(image.shape[1:]))
         return (labels if way is None else _nearest(labels, way, threads)), there
 
     def _rest(self, item: dict[str, Any], labels: NDArray[Any], affine: Affine, source: Grid) -> Reading:
