@@ -1,7 +1,7 @@
 """Several windows at a time on a CPU, each by one thread.
 
-Threads that share one convolution wait for each other at its end, spinning; on a machine with other work that costs more
-than the convolution. Threads that have a window each do not.
+Threads that share one convolution wait for each other at its end, spinning; on a machine with other work that may cost
+more than the convolution. Threads that have a window each do not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MEMBERS = 4  # each has the activations of a window
 
 
 class Crew:
-    """``members`` threads that run ``network``; ``around`` makes what each enters before (autocast is a thread's own)."""
+    """``members`` threads that run ``network``; ``around`` makes what each enters (autocast is a thread's own)."""
 
     def __init__(
         self, network: Callable[..., Any], members: int, around: Callable[[], AbstractContextManager[Any]]

@@ -1,8 +1,8 @@
 """Which class wins, on the network's grid or, of probabilities brought back linearly, on the source's: row by row.
 
-Nothing of the size of all classes on a grid is ever there. Most of a source grid lies between voxels that agree; the rest
-is interpolated in the cheapest way, and computed as MONAI would, sums and rounding, only where two classes come so close
-that this could make a difference. So the labels are those of MONAI's Invertd and argmax, voxel for voxel.
+Nothing of the size of all classes on a grid is ever there. Most of a source grid lies between voxels that agree; the
+rest is interpolated in the cheapest way, and computed as MONAI would, sums and rounding, only where two classes come so
+close that this could make a difference. So the labels are those of MONAI's Invertd and argmax, voxel for voxel.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _contest(low: Labels, high: Labels, classes: NDArray[np.intp], axes: list[Pl
     if len(classes) == 2:
         ahead = _cheap(low[classes[1]] - low[classes[0]], high[classes[1]] - high[classes[0]], x, ys, zs)
         winner = classes[(ahead > 0).astype(np.intp)]
-        return _settled(winner, np.abs(ahead) < CLOSE, low, high, classes, axes)
+        return _settled(winner, np.abs(ahead) < CLOSE, (low, high), classes=classes, axes=axes)
     best, second = np.full(shape, -1, np.float32), np.full(shape, -1, np.float32)
     winner = np.zeros(shape, np.intp)
     for k in classes:
@@ -166,16 +166,21 @@ def _contest(low: Labels, high: Labels, classes: NDArray[np.intp], axes: list[Pl
         winner[found > best] = k
         np.maximum(second, np.minimum(found, best), out=second)
         np.maximum(best, found, out=best)
-    return _settled(winner, best - second < CLOSE, low, high, classes, axes)
+    return _settled(winner, best - second < CLOSE, (low, high), classes=classes, axes=axes)
 
 
 def _settled(
-    winner: NDArray[np.intp], close: NDArray[np.bool_], low: Labels, high: Labels, classes: Labels, axes: list[Places]
+    winner: NDArray[np.intp],
+    close: NDArray[np.bool_],
+    rows: tuple[Labels, Labels],
+    *,
+    classes: NDArray[np.intp],
+    axes: list[Places],
 ) -> NDArray[np.intp]:
     """``winner`` with what is ``close`` computed anew, as MONAI does."""
     if close.any():
         y, z = np.nonzero(close)
-        winner[y, z] = classes[_exact(low, high, classes, axes[0], axes[1].part(y), axes[2].part(z))]
+        winner[y, z] = classes[_exact(rows, classes, [axes[0], axes[1].part(y), axes[2].part(z)])]
     return winner
 
 
@@ -187,18 +192,15 @@ def _cheap(low: Labels, high: Labels, x: Places, ys: Places, zs: Places) -> NDAr
     columns += row[ys.high] * ys.weight_high.astype(np.float32)[:, None]
     found = np.take(columns, zs.low, axis=1) * zs.weight_low.astype(np.float32)
     found += np.take(columns, zs.high, axis=1) * zs.weight_high.astype(np.float32)
-    plane: NDArray[np.float32] = found
-    return plane
+    return np.asarray(found, np.float32)
 
 
-def _exact(
-    low: Labels, high: Labels, classes: NDArray[np.intp], x: Places, ys: Places, zs: Places
-) -> NDArray[np.intp]:
+def _exact(rows: tuple[Labels, Labels], classes: NDArray[np.intp], axes: list[Places]) -> NDArray[np.intp]:
     """Which of ``classes`` wins at single places, as ``sampling`` sums and rounds."""
-    total = np.zeros((len(classes), len(ys)), x.weight_low.dtype)
+    total = np.zeros((len(classes), len(axes[1])), axes[0].weight_low.dtype)
     for corner in product((0, 1), repeat=3):
-        weights = [axis.corner(c) for axis, c in zip((x, ys, zs), corner, strict=True)]
+        weights = [axis.corner(c) for axis, c in zip(axes, corner, strict=True)]
         weight = (weights[2][1] * weights[1][1]) * weights[0][1]
-        values = (high if corner[0] else low)[classes[:, None], weights[1][0], weights[2][0]]
+        values = rows[corner[0]][classes[:, None], weights[1][0], weights[2][0]]
         total += values.astype(total.dtype) * weight
     return np.asarray(total.astype(np.float32).argmax(axis=0), np.intp)

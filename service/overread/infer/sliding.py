@@ -23,14 +23,14 @@ Box = tuple[slice, ...]
 LEAST = 1e-30  # where no window looked
 
 
-class Odd(Exception):  # noqa: N818 - no error: the plain way reads what this one cannot
+class Odd(Exception):
     """The network's answer is none that can be summed up row by row."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Row ``x`` of the image: the mean of the windows' answers, (classes, y, z) float32, on the device; ``blank`` (y, z)
-    where a window was left out because nothing was in it, None where none was."""
+    """Row ``x`` of the image: the mean of the windows' answers, (classes, y, z) float32, on the device; ``blank``
+    (y, z) where a window was left out because nothing was in it, None where none was."""
 
     x: int
     answer: Tensor

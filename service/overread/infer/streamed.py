@@ -1,9 +1,9 @@
 """A bundle of the common shape, run in one stream: windows → rows → labels on the source's grid.
 
-The common shape: a volume goes through transforms of which at most an Orientation and a Spacing change its grid; a sliding
-window; softmax, Invertd and argmax in one of the usual orders; then whatever else. What comes out is, bit for bit, what
-the bundle's parts give one after the other; on the way there is never more than a few rows of all classes, and nothing
-of the size of the source but the image and the mask. Other bundles, and other images, go the plain way.
+The common shape: a volume goes through transforms of which at most an Orientation and a Spacing change its grid; a
+sliding window; softmax, Invertd and argmax in one of the usual orders; then whatever else. What comes out is what the
+bundle's parts give one after the other, to the bit; on the way there is never more than a few rows of all classes, and
+nothing of the size of the source but the image and the mask. Other bundles, and other images, go the plain way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from monai.data import MetaTensor
 from monai.transforms import Activationsd, AsDiscreted, Compose, Invertd, Spacingd
 from numpy.typing import NDArray
 
-from overread.domain.card import Card, Network
+from overread.domain.card import Card
+from overread.domain.pipeline import Network
+from overread.domain.reading import Reading
 from overread.infer import deciding, sampling
 from overread.infer.composed import IMAGE, PREDICTION, Composed
 from overread.infer.crew import Crew, members
@@ -29,16 +31,15 @@ from overread.infer.memory import ras
 from overread.infer.outcome import Outcome
 from overread.infer.place import on_grid
 from overread.infer.respaced import Along, Unlike, back
-from overread.infer.sliding import Look, Odd, Row, look
-from overread.domain.reading import Reading
+from overread.infer.sliding import Look, Odd, look
 
 Affine = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How labels are made of a network's answer. ``softmax``: of probabilities; ``invert``: before (``linear``) or after
-    (``nearest``) the choice, or not at all; ``rest``: the transforms that come then."""
+    """How labels are made of a network's answer. ``softmax``: of probabilities; ``invert``: before (``linear``) or
+    after (``nearest``) the choice, or not at all; ``rest``: the transforms that come then."""
 
     softmax: bool
     invert: str
@@ -105,7 +106,8 @@ class Streamed:
         image, made = item[IMAGE], torch.from_numpy(labels)[None].float()
         if self._ending.invert:
             grid = ras(source.affine)
-            item[PREDICTION] = MetaTensor(on_grid(made, affine, source.voxels.shape[::-1], grid, nearest=True), affine=torch.from_numpy(grid))
+            placed = on_grid(made, affine, source.voxels.shape[::-1], grid, nearest=True)
+            item[PREDICTION] = MetaTensor(placed, affine=torch.from_numpy(grid))
         else:
             item[PREDICTION] = MetaTensor(made, meta=image.meta, applied_operations=image.applied_operations)
         item = Compose(self._ending.rest)(item)
@@ -117,13 +119,14 @@ def precision(network: Network, device: torch.device) -> AbstractContextManager[
     """The arithmetic that the card allows, where the processor has it; float32 otherwise."""
     if network.precision != "bfloat16" or not _has_bfloat16(device):
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    allowed: AbstractContextManager[Any] = torch.autocast(device.type, dtype=torch.bfloat16)
+    return allowed
 
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _onto(image: torch.Tensor, device: torch.device) -> torch.Tensor:

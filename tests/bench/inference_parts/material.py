@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from overread.adopt import shelf
 from overread.adopt.unpack import lay_out
 from overread.simulate.phantom import ChestPhantom, Grid, chest_phantom
 from overread.simulate.study import write_study
@@ -32,7 +31,8 @@ def phantom(shape: tuple[int, int, int], seed: int = 3) -> ChestPhantom:
     small = chest_phantom(seed, Grid(half, tuple(2 * s for s in SPACING_MM)), noise_hu=0)
     hu, truth = (_doubled(array, shape) for array in (small.hu, small.truth))
     noise = np.random.default_rng(seed).normal(0, 15, shape).astype(np.int16)
-    return replace(small, hu=np.clip(hu + noise, -1024, 3071).astype(np.int16), truth=truth, grid=Grid(shape, SPACING_MM))
+    noisy = np.clip(hu + noise, -1024, 3071).astype(np.int16)
+    return replace(small, hu=noisy, truth=truth, grid=Grid(shape, SPACING_MM))
 
 
 def write_ct(folder: Path, shape: tuple[int, int, int]) -> None:

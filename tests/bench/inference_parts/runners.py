@@ -1,7 +1,7 @@
 """One run of one way, in a process of its own: ``python -m inference_parts.runners WAY BUNDLE CT OUT THREADS``.
 
-Writes the mask (slices, rows, columns) to OUT and prints, as JSON, wall and CPU seconds from the first DICOM file to the
-mask, those of each stage, and the peak of the process's memory. Imports and loading the network come before.
+Writes the mask (slices, rows, columns) to OUT and prints, as JSON, wall and CPU seconds from the first DICOM file to
+the mask, those of each stage, and the peak of the process's memory. Imports and loading the network come before.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,11 +76,8 @@ def plain(bundle: Path, ct: Path, stages: Stages) -> Callable[[], Mask]:
     network = parser.get_parsed_content("network")
     network.forward = stages.timed("network", network.forward)
     for section in ("preprocessing", "postprocessing"):
-        made = parser.get_parsed_content(section)
-        made.transforms = [_Named(t, stages) for t in made.transforms] if section == "postprocessing" else made.transforms
-        if section == "preprocessing":
-            for t in made.transforms:
-                _time(t, stages)
+        for transform in parser.get_parsed_content(section).transforms:
+            _time(transform, stages)
 
     def run() -> Mask:
         with stages.stage("rest"):
@@ -92,16 +90,13 @@ def plain(bundle: Path, ct: Path, stages: Stages) -> Callable[[], Mask]:
 
 def overread(bundle: Path, ct: Path, stages: Stages) -> Callable[[], Mask]:
     """What the service does: its loader, and the engine that a worker process runs."""
-    import torch
-
-    from overread.domain.card import read_card
     from overread.domain.candidates import candidates
+    from overread.domain.card import read_card
     from overread.infer import deciding, sliding
     from overread.infer.bundle import Bundle
     from overread.infer.engines import Grid
     from overread.load.series import load_files
     from overread.spool.header import read_file
-    from dataclasses import replace
 
     model: Any = Bundle(read_card(bundle), "cpu")
     model._way.network.forward = stages.timed("network", model._way.network.forward)
@@ -122,7 +117,6 @@ def overread(bundle: Path, ct: Path, stages: Stages) -> Callable[[], Mask]:
         assert seen.label_map is not None
         return np.asarray(seen.label_map)
 
-    assert torch.get_num_threads()
     return run
 
 
@@ -132,16 +126,7 @@ WAYS: dict[str, Callable[[Path, Path, Stages], Callable[[], Mask]]] = {"plain": 
 def _time(transform: Any, stages: Stages) -> None:
     kind = type(transform)
     name = kind.__name__.removesuffix("d")
-    made = type(kind.__name__, (kind,), {"__call__": lambda self, *a, **k: stages.timed(name, super(made, self).__call__)(*a, **k)})
-    transform.__class__ = made
-
-
-class _Named:
-    def __init__(self, transform: Any, stages: Stages) -> None:
-        self._run = stages.timed(type(transform).__name__.removesuffix("d"), transform)
-
-    def __call__(self, item: Any) -> Any:
-        return self._run(item)
+    transform.__class__ = type(kind.__name__, (kind,), {"__call__": stages.timed(name, kind.__call__)})
 
 
 def main() -> None:
