@@ -102,16 +102,20 @@ def plainly(model: Any) -> Any:
     return model
 
 
-CASES = [(name, n, {}) for name in ENDINGS for n in range(len(WINDOWS))] + [
-    ("probabilities brought back", 0, {"dtype": "float32"}),
-    ("probabilities brought back", 0, {"align_corners": True}),
-    ("labels brought back", 0, {"align_corners": True}),
-    ("probabilities brought back", 0, {"pixdim": [0.9, 1.2, 2.0]}),
+PROBABILITIES, LABELS = "probabilities brought back", "labels brought back"
+CASES = [
+    *((ending, 0, {}, False) for ending in ENDINGS),
+    *((ending, n, {}, False) for ending in (PROBABILITIES, LABELS) for n in range(1, len(WINDOWS))),
+    (PROBABILITIES, 0, {}, True),
+    (LABELS, 1, {}, True),
+    (PROBABILITIES, 0, {"dtype": "float32"}, False),
+    (PROBABILITIES, 0, {"align_corners": True}, False),
+    (LABELS, 0, {"align_corners": True}, False),
+    (PROBABILITIES, 0, {"pixdim": [0.9, 1.2, 2.0]}, False),
 ]
 
 
-@pytest.mark.parametrize(("ending", "window", "spacing"), CASES)
-@pytest.mark.parametrize("oblique", [False, True], ids=["axial", "oblique"])
+@pytest.mark.parametrize(("ending", "window", "spacing", "oblique"), CASES)
 def test_the_stream_says_what_the_parts_and_the_evaluator_say(
     monai: Any, load_bundle: Load, ending: str, window: int, spacing: dict[str, Any], oblique: bool
 ) -> None:
@@ -163,7 +167,10 @@ def test_what_the_stream_does_not_understand_runs_the_plain_way_with_the_same_an
         config["network_def"].update(spatial_dims=2)
         state = weights(monai, config)
         state = {name: value * (3 if value.ndim == 4 else 1) for name, value in state.items()}
-    one, other = (load_bundle(config, state, evaluator=own).read([given], lambda _: None) for own in (False, True))
+    channels = {"network_data_format": {"outputs": {"pred": {"channel_def": {"0": "a", "1": "b", "2": "c"}}}}}
+    one, other = (
+        load_bundle(config, state, evaluator=own, about=channels).read([given], lambda _: None) for own in (False, True)
+    )
     if one.label_map is None:
         assert set(one.masks) == set(other.masks)
         for value, mask in one.masks.items():
@@ -228,9 +235,7 @@ def test_an_answer_that_is_no_number_is_refused(monai: Any, load_bundle: Load) -
 @pytest.mark.parametrize(
     ("line", "said"), [('precision = "float16"', "network.precision is 'float16'"), ("fast = true", "network.fast")]
 )
-def test_a_card_that_allows_what_there_is_not_is_refused(
-    load_bundle: Load, monai: Any, line: str, said: str
-) -> None:
+def test_a_card_that_allows_what_there_is_not_is_refused(load_bundle: Load, monai: Any, line: str, said: str) -> None:
     config = bundle(ENDINGS["probabilities brought back"], WINDOWS[0])
     model = load_bundle(config, weights(monai, config))
     card = model._card.folder / "card.toml"
