@@ -3,8 +3,8 @@
     make bench-inference ARGS="--rounds 5 --json figures.json"
     make bench-inference ARGS="--rounds 1 --cases spleen"
 
-Needs the published bundles' configs (``--bundles``, default ``../shared/data/bundles``). Each run is a process of its own,
-ways take turns, medians over the rounds. CPU seconds are those of all threads of the process.
+Needs the published bundles' configs (``--bundles``, default ``../shared/data/bundles``). Each run is a process of its
+own, ways take turns, medians over the rounds. CPU seconds are those of all threads of the process.
 """
 
 from __future__ import annotations

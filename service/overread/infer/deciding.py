@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from overread.domain.errors import CardError
 from overread.infer.respaced import Along
-from overread.infer.sampling import Places
+from overread.infer.sampling import Places, nearest
 from overread.infer.sliding import Row
 
 SURE = 0.5 + 1e-4  # who has more than half has won
@@ -69,11 +69,25 @@ def slabs(rows: Iterator[Row], *, softmax: bool, labels_only: bool = False) -> I
         yield _arrived(*late.popleft())
 
 
-def here(found: Iterator[Slab], shape: tuple[int, ...]) -> Labels:
-    """(x, y, z) labels on the network's grid of ``shape``."""
-    labels: Labels = np.zeros(shape, np.int16)
-    for slab in found:
-        labels[slab.x] = slab.label
+def decided(
+    rows: Iterator[Row], way: Along | None, *, softmax: bool, linear: bool, threads: int | None = None
+) -> Labels:
+    """(x, y, z) labels of the rows of an image: on its own grid where there is no ``way`` to the source's, or there,
+    with the probabilities brought back (``linear``) or the labels."""
+    threads = threads or torch.get_num_threads()
+    if linear and way is not None:
+        return there(slabs(rows, softmax=softmax), way, threads)
+    labels = here(slabs(rows, softmax=softmax, labels_only=True))
+    if way is None:
+        return labels
+    found: Labels = np.empty(way.shape, labels.dtype)
+    nearest(labels, way.coordinates, found, threads)
+    return found
+
+
+def here(found: Iterator[Slab]) -> Labels:
+    """(x, y, z) labels on the network's own grid."""
+    labels: Labels = np.stack([slab.label.astype(np.int16) for slab in found])
     return labels if labels.max() > 255 else labels.astype(np.uint8)
 
 

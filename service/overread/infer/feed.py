@@ -47,9 +47,7 @@ def _sizes(tensor: Tensor, layout: str) -> list[int]:
     return [size for letter, size in zip(layout, tensor.shape, strict=True) if letter != "C"]
 
 
-def _run(
-    batch: Tensor, inferer: Inferer, predict: Predict, progress: Callable[[float], None], sliced: bool
-) -> Tensor:
+def _run(batch: Tensor, inferer: Inferer, predict: Predict, progress: Callable[[float], None], sliced: bool) -> Tensor:
     parts = torch.split(batch, inferer.batch, dim=inferer.layout.index("N")) if sliced else (batch,)
     window = SlidingWindowInferer(inferer.roi, inferer.batch, inferer.overlap, mode="gaussian") if inferer.roi else None
     expected = len(parts) * (count_windows(window, tuple(batch.shape[2:])) if window else 1)
@@ -63,6 +61,8 @@ def _run(
         return answer
 
     answers = [window(part, counted) if window else counted(part) for part in parts]
+    if len(answers) == 1:
+        return answers[0]  # a copy of many classes is what may not fit
     return torch.cat(answers, dim=0 if answers[0].ndim == 2 else inferer.layout.index("N"))
 
 

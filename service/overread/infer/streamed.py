@@ -8,7 +8,7 @@ nothing of the size of the source but the image and the mask. Other bundles, and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,15 +22,15 @@ from numpy.typing import NDArray
 from overread.domain.card import Card
 from overread.domain.pipeline import Network
 from overread.domain.reading import Reading
-from overread.infer import deciding, sampling
+from overread.infer import deciding
 from overread.infer.composed import IMAGE, PREDICTION, Composed
 from overread.infer.crew import Crew, members
 from overread.infer.engines import Grid
 from overread.infer.heads import reading
 from overread.infer.memory import ras
 from overread.infer.outcome import Outcome
-from overread.infer.place import on_grid
-from overread.infer.respaced import Along, Unlike, back
+from overread.infer.place import on_grid, on_source
+from overread.infer.respaced import Unlike, back
 from overread.infer.sliding import Look, Odd, look
 
 Affine = NDArray[np.float64]
@@ -84,22 +84,19 @@ class Streamed:
                 self._odd = True
                 return None
             if not self._ending.rest:
-                return Reading(label_map=_on_source(labels, affine, source))
+                return Reading(label_map=on_source(labels, affine, source))
             return self._rest(item, labels, affine, source)
 
     def _labels(self, image: MetaTensor, progress: Callable[[float], None]) -> tuple[NDArray[Any], Affine]:
         """Labels (x, y, z), and the affine, RAS, of the grid on which they are."""
         ending, threads = self._ending, torch.get_num_threads()
         way, there = back(image, nearest=ending.invert == "nearest") if ending.invert else (None, image.affine.numpy())
-        linear = ending.invert == "linear" and way is not None
+        linear = ending.invert == "linear"
         with self._crew.at_work() as crew, precision(self._card.network, self._parts.device):
             predict = self._parts.counting(image, progress, crew)
             rows = self._look.rows(_onto(image.as_tensor(), self._parts.device), predict)
-            slabs = deciding.slabs(rows, softmax=ending.softmax, labels_only=not linear)
-            if linear and way is not None:
-                return deciding.there(slabs, way, threads), there
-            labels = deciding.here(slabs, tuple(image.shape[1:]))
-        return (labels if way is None else _nearest(labels, way, threads)), there
+            labels = deciding.decided(rows, way, softmax=ending.softmax, linear=linear, threads=threads)
+        return labels, there
 
     def _rest(self, item: dict[str, Any], labels: NDArray[Any], affine: Affine, source: Grid) -> Reading:
         """What the bundle does with its labels, on them."""
@@ -175,17 +172,3 @@ def _inverts(step: Any, preprocessing: Any) -> bool | None:
     if step.transform is not preprocessing or tuple(step.post_func) != (None,):
         return None
     return bool(step.nearest_interp[0])
-
-
-def _nearest(labels: NDArray[Any], way: Along, threads: int) -> NDArray[Any]:
-    found = np.empty(way.shape, labels.dtype)
-    sampling.nearest(labels, way.coordinates, found, threads)
-    return found
-
-
-def _on_source(labels: NDArray[Any], affine: Affine, source: Grid) -> NDArray[Any]:
-    """(slices, rows, columns) of labels (x, y, z)."""
-    shape = source.voxels.shape[::-1]
-    placed = on_grid(torch.from_numpy(labels)[None], affine, shape, ras(source.affine), nearest=True)[0]
-    kind: Sequence[type] = (np.uint8, np.uint16)
-    return np.ascontiguousarray(placed.numpy().transpose(2, 1, 0)).astype(kind[labels.dtype != np.uint8], copy=False)

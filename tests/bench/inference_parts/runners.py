@@ -102,8 +102,7 @@ def overread(bundle: Path, ct: Path, stages: Stages) -> Callable[[], Mask]:
     model._way.network.forward = stages.timed("network", model._way.network.forward)
     for t in getattr(model._way.preprocessing, "transforms", ()):
         _time(t, stages)
-    deciding.there = stages.timed("inverse and argmax", deciding.there)
-    deciding.here = stages.timed("argmax", deciding.here)
+    deciding.decided = stages.timed("labels, back on the source", deciding.decided)
     sliding._Sums.add = stages.timed("sums of windows", sliding._Sums.add)  # type: ignore[method-assign]
 
     def run() -> Mask:

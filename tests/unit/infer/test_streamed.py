@@ -1,4 +1,4 @@
-"""A bundle that runs as one stream says what its parts and its own evaluator say, voxel for voxel, and in less memory."""
+"""A bundle that runs as one stream says what its parts and its own evaluator say, voxel for voxel."""
 
 from __future__ import annotations
 
@@ -115,10 +115,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("ending", "window", "spacing", "oblique"), CASES)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_stream_says_what_the_parts_and_the_evaluator_say(
-    monai: Any, load_bundle: Load, ending: str, window: int, spacing: dict[str, Any], oblique: bool
+    monai: Any, load_bundle: Load, case: tuple[str, int, dict[str, Any], bool]
 ) -> None:
+    ending, window, spacing, oblique = case
     config = bundle(ENDINGS[ending], WINDOWS[window], **spacing)
     state, given, told = weights(monai, config), grid(oblique), []
     model = load_bundle(config, state)
