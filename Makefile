@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check peers conformance bench-ingest bench-stow bench-encode bench-deliver clean
+.PHONY: demo test check peers conformance bench-ingest bench-stow bench-encode bench-deliver bench-inference clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/overread demo $(if $(STUDY),--study "$(STUDY)")
@@ -38,6 +38,10 @@ bench-deliver: $(VENV)/.dev peers
 # Encoding, beside highdicom and dcmqi: make bench-encode ARGS="--rounds 5 --json figures.json".
 bench-encode: $(VENV)/.dev peers
 	$(BIN)/python tests/bench/encode.py $(ARGS)
+
+# Reading, beside the bundle's own evaluator: make bench-inference ARGS="--rounds 5 --json figures.json".
+bench-inference: $(VENV)/.dev
+	$(BIN)/python tests/bench/inference.py $(ARGS)
 
 $(VENV)/.runtime: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .

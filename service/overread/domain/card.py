@@ -13,7 +13,17 @@ from typing import Any, get_args, get_origin, get_type_hints
 from overread.domain.codes import Code
 from overread.domain.errors import CardError
 from overread.domain.features import expand
-from overread.domain.pipeline import External, Inferer, Network, Postprocess, Stage, Step, check_network, check_parts, check_stages
+from overread.domain.pipeline import (
+    External,
+    Inferer,
+    Network,
+    Postprocess,
+    Stage,
+    Step,
+    check_network,
+    check_parts,
+    check_stages,
+)
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 PREFERENCES = ("thinnest", "most slices")

@@ -47,9 +47,9 @@ class Inferer:
 class Network:
     """What may be saved on a network, because its authors found that it changes nothing that counts.
 
-    ``precision``: ``bfloat16`` is faster where the processor has it, and rounds to 3 digits. ``empty_at_most``: a window
-    in which no value, as the network sees it after preprocessing, is higher holds background only and need not be
-    looked at; none (the default) looks at all.
+    ``precision``: ``bfloat16`` is faster where the processor has it, and rounds to 3 digits. ``empty_at_most``: a
+    window in which no value, as the network sees it after preprocessing, is higher holds background only and need not
+    be looked at; none (the default) looks at all.
     """
 
     precision: str = "float32"

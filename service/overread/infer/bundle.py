@@ -1,8 +1,8 @@
 """A MONAI bundle, run in memory: its own preprocessing, network, inferer and postprocessing.
 
 Only reading from and writing to files is exchanged: a reader for ``mem:`` names on the bundle's own LoadImage, and the
-savers left out of its postprocessing. A bundle of the common shape runs as one stream; where its parts are all there is to
-it they are run one by one, otherwise its own evaluator runs. The answer is the same.
+savers left out of its postprocessing. A bundle of the common shape runs as one stream; where its parts are all there
+is to it they are run one by one, otherwise its own evaluator runs. The answer is the same.
 """
 
 from __future__ import annotations

@@ -72,15 +72,18 @@ class Composed:
             item = self.postprocessing(item)
         return Outcome(item[PREDICTION], image, self._inverted)
 
-    def counting(self, image: Any, progress: Callable[[float], None]) -> Callable[..., Any]:
-        """The network, telling how far it is through ``image`` (channels, x, y, z)."""
+    def counting(
+        self, image: Any, progress: Callable[[float], None], network: Callable[..., Any] | None = None
+    ) -> Callable[..., Any]:
+        """The network, or what runs it, telling how far it is through ``image`` (channels, x, y, z)."""
+        run = network or self.network
         expected, done = count_windows(self.inferer, tuple(image.shape[1:])), 0
 
         def predict(window: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             nonlocal done
             if self.volumetric and window.ndim == 5:
                 window = window.contiguous(memory_format=torch.channels_last_3d)
-            answer = self.network(window, *args, **kwargs)
+            answer = run(window, *args, **kwargs)
             done += int(window.shape[0])
             progress(min(0.95, 0.95 * done / expected))
             return answer

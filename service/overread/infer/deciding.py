@@ -1,8 +1,8 @@
 """Which class wins, on the network's grid or, of probabilities brought back linearly, on the source's: row by row.
 
-Nothing of the size of all classes on a grid is ever there. Most of a source grid lies between voxels that agree; the rest
-is interpolated in the cheapest way, and computed as MONAI would, sums and rounding, only where two classes come so close
-that this could make a difference. So the labels are those of MONAI's Invertd and argmax, voxel for voxel.
+Nothing of the size of all classes on a grid is ever there. Most of a source grid lies between voxels that agree; the
+rest is interpolated in the cheapest way, and computed as MONAI would, sums and rounding, only where two classes come so
+close that this could make a difference. So the labels are those of MONAI's Invertd and argmax, voxel for voxel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from overread.domain.errors import CardError
 from overread.infer.respaced import Along
-from overread.infer.sampling import Places, each_of
+from overread.infer.sampling import Places, nearest
 from overread.infer.sliding import Row
 
 SURE = 0.5 + 1e-4  # who has more than half has won
@@ -69,24 +69,38 @@ def slabs(rows: Iterator[Row], *, softmax: bool, labels_only: bool = False) -> I
         yield _arrived(*late.popleft())
 
 
-def here(found: Iterator[Slab], shape: tuple[int, ...]) -> Labels:
-    """(x, y, z) labels on the network's grid of ``shape``."""
-    labels: Labels = np.zeros(shape, np.int16)
-    for slab in found:
-        labels[slab.x] = slab.label
+def decided(
+    rows: Iterator[Row], way: Along | None, *, softmax: bool, linear: bool, threads: int | None = None
+) -> Labels:
+    """(x, y, z) labels of the rows of an image: on its own grid where there is no ``way`` to the source's, or there,
+    with the probabilities brought back (``linear``) or the labels."""
+    threads = threads or torch.get_num_threads()
+    if linear and way is not None:
+        return there(slabs(rows, softmax=softmax), way, threads)
+    labels = here(slabs(rows, softmax=softmax, labels_only=True))
+    if way is None:
+        return labels
+    found: Labels = np.empty(way.shape, labels.dtype)
+    nearest(labels, way.coordinates, found, threads)
+    return found
+
+
+def here(found: Iterator[Slab]) -> Labels:
+    """(x, y, z) labels on the network's own grid."""
+    labels: Labels = np.stack([slab.label.astype(np.int16) for slab in found])
     return labels if labels.max() > 255 else labels.astype(np.uint8)
 
 
 def there(found: Iterator[Slab], way: Along, threads: int) -> Labels:
     """(x, y, z) labels on the source's grid, of softmax probabilities brought back along ``way``, linearly.
 
-    It is done beside the network: while a GPU reads the next windows, the CPU brings back the rows before.
+    It is done beside the network, by ``threads``: while the next windows are read, the rows before are brought back.
     """
     xs, ys, zs = way.places()
     turns = [np.flatnonzero(xs.low == x) for x in range(way.sizes[0])]
     labels: Labels = np.zeros(0)
     last: Slab | None = None
-    with ThreadPoolExecutor(1) as beside:
+    with ThreadPoolExecutor(threads) as beside:
         waiting: deque[Future[None]] = deque()
         for slab in found:
             if last is None:
@@ -97,8 +111,8 @@ def there(found: Iterator[Slab], way: Along, threads: int) -> Labels:
                 places = turns[low.x]
                 if len(places):
                     out = labels[places[0] : places[-1] + 1]
-                    waiting.append(beside.submit(_between, low, high, [xs.part(places), ys, zs], out, threads))
-            while len(waiting) > BEHIND:
+                    waiting.append(beside.submit(_between, low, high, [xs.part(places), ys, zs], out))
+            while len(waiting) > threads + BEHIND:
                 waiting.popleft().result()
             last = slab
         for job in waiting:
@@ -127,7 +141,7 @@ def _arrived(x: int, parts: list[torch.Tensor], event: Any) -> Slab:
     return Slab(x, likely[0].numpy() if likely else np.empty((0, 0, 0), np.float32), label.numpy())
 
 
-def _between(low: Slab, high: Slab, axes: list[Places], out: Labels, threads: int) -> None:
+def _between(low: Slab, high: Slab, axes: list[Places], out: Labels) -> None:
     """The planes of the source between two rows, into ``out`` (planes, y, z)."""
     xs, ys, zs = axes
     agreed = _alike(low.sure(), high.sure())
@@ -141,12 +155,9 @@ def _between(low: Slab, high: Slab, axes: list[Places], out: Labels, threads: in
         return
     classes = np.flatnonzero(low.chances() | high.chances())
     part = [ys.part(open_rows), zs.part(open_columns)]
-
-    def plane(n: int) -> None:
+    for n in range(len(xs)):
         x = xs.part(slice(n, n + 1))
         out[n][np.ix_(open_rows, open_columns)] = _contest(low.likely, high.likely, classes, [x, *part])
-
-    each_of(plane, range(len(xs)), threads)
 
 
 def _alike(one: NDArray[np.int32], other: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -158,6 +169,10 @@ def _contest(low: Labels, high: Labels, classes: NDArray[np.intp], axes: list[Pl
     """(y, z) which of ``classes`` wins on one plane between the rows ``low`` and ``high``."""
     x, ys, zs = axes
     shape = len(ys), len(zs)
+    if len(classes) == 2:
+        ahead = _cheap(low[classes[1]] - low[classes[0]], high[classes[1]] - high[classes[0]], x, ys, zs)
+        winner = classes[(ahead > 0).astype(np.intp)]
+        return _settled(winner, np.abs(ahead) < CLOSE, (low, high), classes=classes, axes=axes)
     best, second = np.full(shape, -1, np.float32), np.full(shape, -1, np.float32)
     winner = np.zeros(shape, np.intp)
     for k in classes:
@@ -165,9 +180,21 @@ def _contest(low: Labels, high: Labels, classes: NDArray[np.intp], axes: list[Pl
         winner[found > best] = k
         np.maximum(second, np.minimum(found, best), out=second)
         np.maximum(best, found, out=best)
-    close = np.nonzero(best - second < CLOSE)
-    if len(close[0]):
-        winner[close] = classes[_exact(low, high, classes, x, ys.part(close[0]), zs.part(close[1]))]
+    return _settled(winner, best - second < CLOSE, (low, high), classes=classes, axes=axes)
+
+
+def _settled(
+    winner: NDArray[np.intp],
+    close: NDArray[np.bool_],
+    rows: tuple[Labels, Labels],
+    *,
+    classes: NDArray[np.intp],
+    axes: list[Places],
+) -> NDArray[np.intp]:
+    """``winner`` with what is ``close`` computed anew, as MONAI does."""
+    if close.any():
+        y, z = np.nonzero(close)
+        winner[y, z] = classes[_exact(rows, classes, [axes[0], axes[1].part(y), axes[2].part(z)])]
     return winner
 
 
@@ -179,18 +206,15 @@ def _cheap(low: Labels, high: Labels, x: Places, ys: Places, zs: Places) -> NDAr
     columns += row[ys.high] * ys.weight_high.astype(np.float32)[:, None]
     found = np.take(columns, zs.low, axis=1) * zs.weight_low.astype(np.float32)
     found += np.take(columns, zs.high, axis=1) * zs.weight_high.astype(np.float32)
-    plane: NDArray[np.float32] = found
-    return plane
+    return np.asarray(found, np.float32)
 
 
-def _exact(
-    low: Labels, high: Labels, classes: NDArray[np.intp], x: Places, ys: Places, zs: Places
-) -> NDArray[np.intp]:
+def _exact(rows: tuple[Labels, Labels], classes: NDArray[np.intp], axes: list[Places]) -> NDArray[np.intp]:
     """Which of ``classes`` wins at single places, as ``sampling`` sums and rounds."""
-    total = np.zeros((len(classes), len(ys)), x.weight_low.dtype)
+    total = np.zeros((len(classes), len(axes[1])), axes[0].weight_low.dtype)
     for corner in product((0, 1), repeat=3):
-        weights = [axis.corner(c) for axis, c in zip((x, ys, zs), corner, strict=True)]
+        weights = [axis.corner(c) for axis, c in zip(axes, corner, strict=True)]
         weight = (weights[2][1] * weights[1][1]) * weights[0][1]
-        values = (high if corner[0] else low)[classes[:, None], weights[1][0], weights[2][0]]
+        values = rows[corner[0]][classes[:, None], weights[1][0], weights[2][0]]
         total += values.astype(total.dtype) * weight
     return np.asarray(total.astype(np.float32).argmax(axis=0), np.intp)

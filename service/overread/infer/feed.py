@@ -65,6 +65,8 @@ def _run(
 
     answers = [window(part, counted) if window else counted(part) for part in parts]
     numbers.require()
+    if len(answers) == 1:
+        return answers[0]  # a copy of many classes is what may not fit
     return torch.cat(answers, dim=0 if answers[0].ndim == 2 else inferer.layout.index("N"))
 
 

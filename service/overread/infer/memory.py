@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys
 from numpy.typing import NDArray
@@ -64,14 +65,15 @@ class MemoryReader(ImageReader):  # type: ignore[misc]
             raise ValueError("the bundle's preprocessing reads a file of its own; overread gives it the images only")
         return data
 
-    def get_data(self, img: Any) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    def get_data(self, img: Any) -> tuple[torch.Tensor, dict[str, Any]]:
         """The arrays as MONAI wants them, (x, y, z) float32, and their affine in RAS; several are stacked as channels
         in front, as with files."""
         if not self._arrays:
             raise ValueError("no volume is held")
         names = img if isinstance(img, list | tuple) else [img]
         arrays = [self._arrays[int(str(n)[len(PREFIX) :])] for n in names]
-        array = (arrays[0] if len(arrays) == 1 else np.stack(arrays)).astype(np.float32)
+        # A tensor keeps the order in which the voxels lie in memory; MONAI would turn an array over, voxel by voxel.
+        array = torch.from_numpy((arrays[0] if len(arrays) == 1 else np.stack(arrays)).astype(np.float32, order="K"))
         spatial = arrays[0].shape[: arrays[0].ndim - self._channels_last]
         channel = -1 if self._channels_last else (float("nan") if len(arrays) == 1 else 0)
         meta = {

@@ -46,7 +46,7 @@ class Network(ABC):
             first = images[self._names[0]]
             stacked = torch.cat([torch.as_tensor(images[name]).float() for name in self._names])
             answer = feed(stacked.to(self._device), self._card.inferer, self._predict, progress)
-            reading = self._output.reading(answer, first, volumes[0].voxels.shape)
+            reading = self._output.reading(answer, first, volumes[0])
         progress(1.0)
         return reading
 

@@ -15,6 +15,11 @@ from torch import Tensor
 from overread.domain.card import Card
 from overread.domain.errors import CardError
 from overread.domain.reading import Likelihood, Reading
+from overread.infer import deciding
+from overread.infer.engines import Grid
+from overread.infer.place import on_source
+from overread.infer.respaced import Unlike, back
+from overread.infer.sliding import Row
 
 Mask = NDArray[np.bool_]
 
@@ -25,15 +30,16 @@ class Output:
     def __init__(self, card: Card, preprocessing: Compose, key: str) -> None:
         self._card, self._preprocessing, self._key = card, preprocessing, key
 
-    def reading(self, answer: Tensor, image: Any, shape: tuple[int, ...]) -> Reading:
-        """``answer`` as ``feed`` gives it for ``image``; ``shape`` (slices, rows, columns) is the source's."""
+    def reading(self, answer: Tensor, image: Any, source: Grid) -> Reading:
+        """``answer`` as ``feed`` gives it for ``image``, on the grid of ``source``."""
         if self._card.task == "classification":
             return Reading(classes=self._classes(answer.cpu()))
         if answer.ndim != 4:
             raise CardError(f"the network answers {tuple(answer.shape)}, which is no {self._card.task}")
-        return self._on_grid(answer, image, shape)
+        return self._on_grid(answer, image, source)
 
-    def _on_grid(self, answer: Tensor, image: Any, shape: tuple[int, ...]) -> Reading:
+    def _on_grid(self, answer: Tensor, image: Any, source: Grid) -> Reading:
+        shape = source.voxels.shape
         post, inverted = self._card.postprocess, self._card.postprocess.invert == "probabilities"
         if self._card.task == "image":
             return Reading(image=self._back(answer[:1], image, shape, nearest=False)[0])
@@ -42,18 +48,29 @@ class Output:
             return self._label_map(values)
         channels = self._channels(answer.shape[0])
         if post.activation == "softmax":
-            likely = torch.softmax(answer, 0)
-            if inverted:
-                best = self._back(likely, image, shape, nearest=False).argmax(0)
-            else:
-                best = self._back(likely.max(0)[1][None].float(), image, shape, nearest=True)[0].astype(int)
-            return self._label_map(np.asarray(channels)[best])
+            best = self._likeliest(answer, image, source, nearest=not inverted)
+            return self._label_map(np.asarray(channels, np.int16)[best])
         likely = torch.sigmoid(answer)
         if not inverted:
             likely = (likely > post.threshold).float()
         back = self._back(likely, image, shape, nearest=not inverted)
         masks = {v: p > (post.threshold if inverted else 0.5) for v, p in zip(channels, back, strict=True) if v}
         return Reading(masks={value: self._mended(value, mask) for value, mask in masks.items()})
+
+    def _likeliest(self, answer: Tensor, image: Any, source: Grid, *, nearest: bool) -> NDArray[Any]:
+        """(slices, rows, columns) the channel that wins, without all of them ever being on the source's grid, if that
+        can be helped."""
+        rows = (Row(x, answer[:, x], None) for x in range(answer.shape[1]))
+        try:
+            way, affine = back(image, nearest=nearest)
+        except Unlike:
+            if nearest:
+                labels = deciding.here(deciding.slabs(rows, softmax=True, labels_only=True))
+                found = torch.from_numpy(labels)[None].float()
+                return np.asarray(self._back(found, image, source.voxels.shape, nearest=True)[0], np.intp)
+            best = self._back(torch.softmax(answer, 0), image, source.voxels.shape, nearest=False)
+            return np.asarray(best.argmax(0))
+        return on_source(deciding.decided(rows, way, softmax=True, linear=not nearest), affine, source)
 
     def _back(self, answer: Tensor, image: Any, shape: tuple[int, ...], *, nearest: bool) -> NDArray[np.float32]:
         """(channels, x, y, z) on the network's grid → (channels, slices, rows, columns) on the source's."""

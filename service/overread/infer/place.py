@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from overread.domain.errors import CardError
+from overread.infer.engines import Grid
+from overread.infer.memory import ras
 
 CLOSE = 0.02  # voxels
 Affine = NDArray[np.float64]
@@ -42,6 +44,14 @@ def on_grid(found: torch.Tensor, affine: Affine | None, shape: tuple[int, ...], 
     order = 0 if nearest else 1
     planes = [_sample(channel, step, shape, order) for channel in found.cpu().numpy()]
     return torch.from_numpy(np.stack(planes))
+
+
+def on_source(labels: NDArray[Any], affine: Affine, source: Grid) -> NDArray[Any]:
+    """(slices, rows, columns) of ``source``: labels (x, y, z) that lie by ``affine``, mm, RAS."""
+    shape = source.voxels.shape[::-1]
+    placed = on_grid(torch.from_numpy(labels)[None], affine, shape, ras(source.affine), nearest=True)[0]
+    kind = np.uint8 if labels.dtype == np.uint8 else np.uint16
+    return np.ascontiguousarray(placed.numpy().transpose(2, 1, 0)).astype(kind, copy=False)
 
 
 def apart(here: Affine, there: Affine, shape: tuple[int, ...]) -> float:

@@ -48,7 +48,7 @@ class Along:
 def along(
     xform: torch.Tensor, sizes: Sequence[int], shape: Sequence[int], *, align_corners: bool, kind: torch.dtype
 ) -> Along | None:
-    """Coordinates by ``xform`` (4, 4), index in a grid of ``shape`` → index in one of ``sizes``; None when the axes mix.
+    """Coordinates by ``xform`` (4, 4), index in a grid of ``shape`` → index in one of ``sizes``; None when axes mix.
 
     They are taken from where MONAI has them, torch's ``affine_grid``, one axis at a time.
     """
@@ -69,13 +69,16 @@ def along(
     return Along(tuple(found), tuple(sizes))
 
 
-class Unlike(Exception):  # noqa: N818 - no error: MONAI inverts what is not inverted here
+class Unlike(Exception):
     """The image came to its grid by more than an exchange of axes and one resampling along them."""
 
 
 def back(image: MetaTensor, *, nearest: bool) -> tuple[Along | None, NDArray[np.float64]]:
-    """How MONAI's Invertd would bring a prediction on the grid of ``image`` back, but for the order of its axes: the way
-    (None where nothing is resampled) and the affine (4, 4), RAS, of the grid that it leads to. Raises Unlike."""
+    """How MONAI's Invertd would bring a prediction on the grid of ``image`` back, but for the order of its axes.
+
+    Returns the way (None where nothing is resampled) and the affine (4, 4), RAS, of the grid that it leads to. Raises
+    Unlike.
+    """
     done = list(image.applied_operations)
     if image.pending_operations or any(op["class"] not in ("Orientation", "SpatialResample") for op in done):
         raise Unlike
@@ -92,7 +95,8 @@ def back(image: MetaTensor, *, nearest: bool) -> tuple[Along | None, NDArray[np.
     found = matrix(image, told["src_affine"], size)
     # Told to take the nearest, MONAI forgets how the corners were aligned.
     corners = told.get("align_corners") is True and not nearest
-    way = found and along(found[0], image.shape[1:], found[1], align_corners=corners, kind=getattr(torch, told["dtype"]))
+    kind = getattr(torch, told["dtype"])
+    way = found and along(found[0], image.shape[1:], found[1], align_corners=corners, kind=kind)
     if not way or not bool((np.diff(way.coordinates[0]) >= 0).all()):
         raise Unlike
     return way, source
@@ -103,7 +107,7 @@ def install() -> None:
     _array.spatial_resample = spatial_resample
 
 
-def spatial_resample(
+def spatial_resample(  # noqa: PLR0917 - MONAI's
     img: Any,
     dst_affine: Any,
     spatial_size: Any,

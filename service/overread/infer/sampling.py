@@ -103,9 +103,8 @@ def _sum(source: NDArray[Any], axes: Sequence[Places], turned: Sequence[int]) ->
         for f in (0, 1):
             rows = whole[axes[first].corner(f)[0]]
             for s in (0, 1):
-                corner = [0, 0, 0]
-                corner[outer], corner[first], corner[second] = o, f, s
-                gathered[tuple(corner)] = np.take(rows, axes[second].corner(s)[0], axis=1)
+                at = {outer: o, first: f, second: s}
+                gathered[at[0], at[1], at[2]] = np.take(rows, axes[second].corner(s)[0], axis=1)
     total: Floats = np.zeros((len(axes[first]), len(axes[second])), kind)
     for corner in np.ndindex(2, 2, 2):
         weight = _weight(axes, corner).transpose(turned)[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,16 +22,17 @@ from overread.infer import windows
 
 Predict = Callable[[Tensor], Any]
 Box = tuple[slice, ...]
+LEAST = 1e-30  # where no window looked
 
 
-class Odd(Exception):  # noqa: N818 - no error: the plain way reads what this one cannot
+class Odd(Exception):
     """The network's answer is none that can be summed up row by row."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Row ``x`` of the image: the mean of the windows' answers, (classes, y, z) float32, on the device; ``blank`` (y, z)
-    where a window was left out because nothing was in it, None where none was."""
+    """Row ``x`` of the image: the mean of the windows' answers, (classes, y, z) float32, on the device; ``blank``
+    (y, z) where a window was left out because nothing was in it, None where none was."""
 
     x: int
     answer: Tensor
@@ -59,7 +61,7 @@ class Look:
         boxes = _boxes(tuple(padded.shape[1:]), roi, self.overlap)
         weight = self._weight(roi, image.device)
         keep, blank = self._worth(padded, boxes)
-        sums = _Sums(tuple(padded.shape[2:]), weight, blank)
+        sums = _Sums(tuple(padded.shape[2:]), weight, keep, blank)
         inside = tuple(slice(b, b + size) for b, size in zip(before, image.shape[1:], strict=True))
         at_once = windows.batch(self.batch)
         for n in range(0, len(keep), at_once):
@@ -108,48 +110,53 @@ def look(inferer: Any, empty_at_most: float | None = None) -> Look | None:
 
 
 class _Sums:
-    """The rows that windows still add to."""
+    """The rows that windows still add to, in blocks between which windows begin and end."""
 
-    def __init__(self, plane: tuple[int, ...], weight: Tensor | None, blank: list[Box]) -> None:
+    def __init__(self, plane: tuple[int, ...], weight: Tensor | None, boxes: Sequence[Box], blank: list[Box]) -> None:
         self._plane, self._weight, self._blank = plane, weight, blank
+        ends = {end for box in (*boxes, *blank) for end in (box[0].start, box[0].stop)}
+        self._ends = sorted(ends)
         self._sums: dict[int, Tensor] = {}
         self._counts: dict[int, Tensor] = {}
-        self._classes, self._next = 0, 0
+        self._like = torch.empty(0)
+        self._next = 0
 
     def add(self, boxes: Sequence[Box], answer: Tensor) -> None:
         """The answers (windows, classes, x, y, z) to the windows ``boxes``."""
-        self._classes = int(answer.shape[1])
+        self._like = answer[0, :, 0, 0, 0]
         if self._weight is not None:
             answer *= self._weight
         for (xs, ys, zs), window in zip(boxes, answer, strict=True):
-            for n, x in enumerate(range(xs.start, xs.stop)):
-                self._open(x, answer)
-                self._sums[x][:, ys, zs] += window[:, n]
-                self._counts[x][ys, zs] += 1 if self._weight is None else self._weight[n]
+            for start, stop in pairwise(e for e in self._ends if xs.start <= e <= xs.stop):
+                self._open(start, stop)
+                part = slice(start - xs.start, stop - xs.start)
+                self._sums[start][:, :, ys, zs] += window[:, part]
+                self._counts[start][:, ys, zs] += 1 if self._weight is None else self._weight[part]
 
     def done(self, ahead: int, inside: Box) -> Iterator[Row]:
-        """The rows before ``ahead``, without what was padded."""
+        """The rows before ``ahead``, where a window begins or all end, without what was padded."""
         xs, ys, zs = inside
-        for x in range(self._next, ahead):
-            self._open(x, next(iter(self._sums.values()), torch.empty(0)))
-            total, count = self._sums.pop(x), self._counts.pop(x)
-            if xs.start <= x < xs.stop:
-                if self._blank:
-                    count = count.clamp(min=1e-30)
-                total /= count
-                yield Row(x - xs.start, total[:, ys, zs], self._left_out(x, ys, zs, total.device))
+        for start, stop in pairwise(e for e in self._ends if self._next <= e <= ahead):
+            self._open(start, stop)
+            total, count = self._sums.pop(start), self._counts.pop(start)
+            if self._blank:
+                count.clamp_(min=LEAST)
+            total /= count
+            for x in range(max(start, xs.start), min(stop, xs.stop)):
+                yield Row(x - xs.start, total[:, x - start, ys, zs], self._left_out(x, ys, zs))
         self._next = max(self._next, ahead)
 
-    def _open(self, x: int, like: Tensor) -> None:
-        if x not in self._sums:
-            self._sums[x] = torch.zeros((self._classes, *self._plane), device=like.device)
-            self._counts[x] = torch.zeros(self._plane, device=like.device)
+    def _open(self, start: int, stop: int) -> None:
+        if start not in self._sums:
+            shape = (stop - start, *self._plane)
+            self._sums[start] = torch.zeros((len(self._like), *shape), device=self._like.device)
+            self._counts[start] = torch.zeros(shape, device=self._like.device)
 
-    def _left_out(self, x: int, ys: slice, zs: slice, device: torch.device) -> Tensor | None:
+    def _left_out(self, x: int, ys: slice, zs: slice) -> Tensor | None:
         through = [box for box in self._blank if box[0].start <= x < box[0].stop]
         if not through:
             return None
-        blank = torch.zeros(self._plane, dtype=torch.bool, device=device)
+        blank = torch.zeros(self._plane, dtype=torch.bool, device=self._like.device)
         for box in through:
             blank[box[1], box[2]] = True
         return blank[ys, zs]

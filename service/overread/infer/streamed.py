@@ -1,16 +1,16 @@
 """A bundle of the common shape, run in one stream: windows → rows → labels on the source's grid.
 
-The common shape: a volume goes through transforms of which at most an Orientation and a Spacing change its grid; a sliding
-window; softmax, Invertd and argmax in one of the usual orders; then whatever else. What comes out is, bit for bit, what
-the bundle's parts give one after the other; on the way there is never more than a few rows of all classes, and nothing
-of the size of the source but the image and the mask. Other bundles, and other images, go the plain way.
+The common shape: a volume goes through transforms of which at most an Orientation and a Spacing change its grid; a
+sliding window; softmax, Invertd and argmax in one of the usual orders; then whatever else. What comes out is what the
+bundle's parts give one after the other, to the bit; on the way there is never more than a few rows of all classes, and
+nothing of the size of the source but the image and the mask. Other bundles, and other images, go the plain way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,25 +19,27 @@ from monai.data import MetaTensor
 from monai.transforms import Activationsd, AsDiscreted, Compose, Invertd, Spacingd
 from numpy.typing import NDArray
 
-from overread.domain.card import Card, Network
-from overread.infer import deciding, sampling
+from overread.domain.card import Card
+from overread.domain.pipeline import Network
+from overread.domain.reading import Reading
+from overread.infer import deciding
 from overread.infer.composed import IMAGE, PREDICTION, Composed
+from overread.infer.crew import Crew, members
 from overread.infer.engines import Grid
 from overread.infer.heads import reading
 from overread.infer.memory import ras
 from overread.infer.outcome import Outcome
-from overread.infer.place import on_grid
-from overread.infer.respaced import Along, Unlike, back
-from overread.infer.sliding import Look, Odd, Row, look
-from overread.domain.reading import Reading
+from overread.infer.place import on_grid, on_source
+from overread.infer.respaced import Unlike, back
+from overread.infer.sliding import Look, Odd, look
 
 Affine = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How labels are made of a network's answer. ``softmax``: of probabilities; ``invert``: before (``linear``) or after
-    (``nearest``) the choice, or not at all; ``rest``: the transforms that come then."""
+    """How labels are made of a network's answer. ``softmax``: of probabilities; ``invert``: before (``linear``) or
+    after (``nearest``) the choice, or not at all; ``rest``: the transforms that come then."""
 
     softmax: bool
     invert: str
@@ -48,8 +50,11 @@ class Streamed:
     """The parts of one bundle, ready to run as a stream; None of it where the bundle has another shape: ``of``."""
 
     def __init__(self, parts: Composed, ending: Ending, sliding: Look, card: Card) -> None:
-        self._parts, self._ending, self._look, self._card = parts, ending, sliding, card
+        self._parts, self._ending, self._card = parts, ending, card
         self._odd = False
+        count = members(parts.device)
+        self._crew = Crew(parts.network, count, lambda: precision(card.network, parts.device))
+        self._look = replace(sliding, batch=max(sliding.batch, count))
 
     @classmethod
     def of(cls, parts: Any, card: Card) -> Streamed | None:
@@ -66,7 +71,7 @@ class Streamed:
         """Read one item, see ``recipe.feed``; None when it turns out that the plain way must."""
         if self._odd:
             return None
-        with torch.inference_mode(), precision(self._card.network, self._parts.device):
+        with torch.inference_mode():
             item = self._parts.preprocessing(item)
             image = item[IMAGE] if isinstance(item, dict) else None
             if not isinstance(image, MetaTensor) or image.ndim != 4:
@@ -79,27 +84,27 @@ class Streamed:
                 self._odd = True
                 return None
             if not self._ending.rest:
-                return Reading(label_map=_on_source(labels, affine, source))
+                return Reading(label_map=on_source(labels, affine, source))
             return self._rest(item, labels, affine, source)
 
     def _labels(self, image: MetaTensor, progress: Callable[[float], None]) -> tuple[NDArray[Any], Affine]:
         """Labels (x, y, z), and the affine, RAS, of the grid on which they are."""
         ending, threads = self._ending, torch.get_num_threads()
         way, there = back(image, nearest=ending.invert == "nearest") if ending.invert else (None, image.affine.numpy())
-        rows = self._look.rows(_onto(image.as_tensor(), self._parts.device), self._parts.counting(image, progress))
-        linear = ending.invert == "linear" and way is not None
-        slabs = deciding.slabs(rows, softmax=ending.softmax, labels_only=not linear)
-        if linear and way is not None:
-            return deciding.there(slabs, way, threads), there
-        labels = deciding.here(slabs, tuple(image.shape[1:]))
-        return (labels if way is None else _nearest(labels, way, threads)), there
+        linear = ending.invert == "linear"
+        with self._crew.at_work() as crew, precision(self._card.network, self._parts.device):
+            predict = self._parts.counting(image, progress, crew)
+            rows = self._look.rows(_onto(image.as_tensor(), self._parts.device), predict)
+            labels = deciding.decided(rows, way, softmax=ending.softmax, linear=linear, threads=threads)
+        return labels, there
 
     def _rest(self, item: dict[str, Any], labels: NDArray[Any], affine: Affine, source: Grid) -> Reading:
         """What the bundle does with its labels, on them."""
         image, made = item[IMAGE], torch.from_numpy(labels)[None].float()
         if self._ending.invert:
             grid = ras(source.affine)
-            item[PREDICTION] = MetaTensor(on_grid(made, affine, source.voxels.shape[::-1], grid, nearest=True), affine=torch.from_numpy(grid))
+            placed = on_grid(made, affine, source.voxels.shape[::-1], grid, nearest=True)
+            item[PREDICTION] = MetaTensor(placed, affine=torch.from_numpy(grid))
         else:
             item[PREDICTION] = MetaTensor(made, meta=image.meta, applied_operations=image.applied_operations)
         item = Compose(self._ending.rest)(item)
@@ -111,13 +116,14 @@ def precision(network: Network, device: torch.device) -> AbstractContextManager[
     """The arithmetic that the card allows, where the processor has it; float32 otherwise."""
     if network.precision != "bfloat16" or not _has_bfloat16(device):
         return nullcontext()
-    return torch.autocast(device.type, dtype=torch.bfloat16)
+    allowed: AbstractContextManager[Any] = torch.autocast(device.type, dtype=torch.bfloat16)
+    return allowed
 
 
 def _has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _onto(image: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -166,17 +172,3 @@ def _inverts(step: Any, preprocessing: Any) -> bool | None:
     if step.transform is not preprocessing or tuple(step.post_func) != (None,):
         return None
     return bool(step.nearest_interp[0])
-
-
-def _nearest(labels: NDArray[Any], way: Along, threads: int) -> NDArray[Any]:
-    found = np.empty(way.shape, labels.dtype)
-    sampling.nearest(labels, way.coordinates, found, threads)
-    return found
-
-
-def _on_source(labels: NDArray[Any], affine: Affine, source: Grid) -> NDArray[Any]:
-    """(slices, rows, columns) of labels (x, y, z)."""
-    shape = source.voxels.shape[::-1]
-    placed = on_grid(torch.from_numpy(labels)[None], affine, shape, ras(source.affine), nearest=True)[0]
-    kind: Sequence[type] = (np.uint8, np.uint16)
-    return np.ascontiguousarray(placed.numpy().transpose(2, 1, 0)).astype(kind[labels.dtype != np.uint8], copy=False)

@@ -61,12 +61,12 @@ def thinned(inferer: Any) -> Iterator[None]:
 
 
 class Numbers:
-    """Adds up what a network answers: a sum that is no number tells that one of them was none. (An infinity is left to
-    what follows: the logarithm of nothing is one.) Nothing waits for a GPU until it is asked. As a forward hook of a
-    network it sees each answer."""
+    """Keeps the mean of each answer of a network: a mean that is no number tells that one of them was none. (An infinity
+    is left to what follows: the logarithm of nothing is one.) Nothing waits for a GPU until it is asked. As a forward
+    hook of a network it sees each answer, from several threads too."""
 
     def __init__(self) -> None:
-        self._sum: Any = 0.0
+        self._means: list[Any] = []
 
     def __call__(self, _network: Any, _given: Any, answer: Any) -> None:
         """Add one answer: a tensor, or lists and tables of them."""
@@ -74,14 +74,14 @@ class Numbers:
         for part in parts:
             self(_network, _given, part)
         if hasattr(answer, "is_floating_point") and answer.is_floating_point():
-            self._sum = self._sum + answer.detach().mean().float()
+            self._means.append(answer.detach().mean().float())
 
     def forget(self) -> None:
         """Begin anew."""
-        self._sum = 0.0
+        self._means = []
 
     def require(self) -> None:
         """Raises ValueError when any of them was no number; what was added is forgotten."""
-        total, self._sum = self._sum, 0.0
-        if isnan(float(total)):
+        means, self._means = self._means, []
+        if isnan(sum(float(mean) for mean in means)):
             raise ValueError("the network's answer holds values that are no numbers")

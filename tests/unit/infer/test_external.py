@@ -160,9 +160,7 @@ except OSError as error:
             run(program(code, "network = true"), source)
 
 
-def test_without_a_way_to_shut_the_network_out_nothing_is_run(
-    program: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_way_to_shut_the_network_out_nothing_is_run(program: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confine, "_works", lambda _: False)
     with pytest.raises(CardError, match="network = true"):
         Program(program("", "network = false"), "cpu")
