@@ -83,5 +83,5 @@ class Numbers:
     def require(self) -> None:
         """Raises ValueError when any of them was no number; what was added is forgotten."""
         means, self._means = self._means, []
-        if isnan(sum(float(mean) for mean in means)):
+        if any(isnan(float(mean)) for mean in means):
             raise ValueError("the network's answer holds values that are no numbers")
