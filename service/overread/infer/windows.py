@@ -61,9 +61,9 @@ def thinned(inferer: Any) -> Iterator[None]:
 
 
 class Numbers:
-    """Keeps the mean of each answer of a network: a mean that is no number tells that one of them was none. (An infinity
-    is left to what follows: the logarithm of nothing is one.) Nothing waits for a GPU until it is asked. As a forward
-    hook of a network it sees each answer, from several threads too."""
+    """Keeps the mean of each answer of a network: one that is no number tells that a value was none. (An infinity is
+    left to what follows: the logarithm of nothing is one.) Nothing waits for a GPU until it is asked. As a forward hook
+    of a network it sees each answer, from several threads too."""
 
     def __init__(self) -> None:
         self._means: list[Any] = []
