@@ -30,7 +30,7 @@ class Witness:
 
     def look(self) -> int:
         """How many bytes it holds now; what cannot be read, for the process is gone, stays as it was seen last."""
-        with suppress(OSError, ValueError, KeyError):  # a process that nobody has waited for yet has no memory lines
+        with suppress(OSError, ValueError, KeyError):  # of one that has ended nothing is said
             found = dict(line.split(":", 1) for line in self._status.read_text().splitlines() if line.startswith("Vm"))
             self.resident_bytes = _bytes(found["VmRSS"])
             self.peak_bytes = max(self.peak_bytes, _bytes(found["VmHWM"]))
