@@ -24,7 +24,7 @@ from overread.infer.sampling import Places, nearest
 from overread.infer.sliding import Row
 
 SURE = 0.5 + 1e-4  # who has more than half has won
-CLOSE = 1e-5  # more than cheap sums in float32 can be wrong
+CLOSE = 1e-5  # more than sums of parts of 1 in float32 can be wrong, as a share of their value
 LATE = 8  # rows on their way from a GPU
 BEHIND = 2  # rows that wait to be brought back; each has all classes
 Labels = NDArray[Any]
@@ -180,7 +180,7 @@ def _contest(low: Labels, high: Labels, classes: NDArray[np.intp], axes: list[Pl
         winner[found > best] = k
         np.maximum(second, np.minimum(found, best), out=second)
         np.maximum(best, found, out=best)
-    return _settled(winner, best - second < CLOSE, (low, high), classes=classes, axes=axes)
+    return _settled(winner, best - second < CLOSE * best, (low, high), classes=classes, axes=axes)
 
 
 def _settled(

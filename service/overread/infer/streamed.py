@@ -54,7 +54,8 @@ class Streamed:
         self._odd = False
         count = members(parts.device)
         self._crew = Crew(parts.network, count, lambda: precision(card.network, parts.device))
-        self._look = replace(sliding, batch=max(sliding.batch, count))
+        # One window for each thread: with many classes four answers are more than all else.
+        self._look = replace(sliding, batch=count if count > 1 else sliding.batch)
 
     @classmethod
     def of(cls, parts: Any, card: Card) -> Streamed | None:
