@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import threading
 import time
 from collections import Counter
@@ -106,7 +107,7 @@ DIMSE = (
     Row("is slow", (Fault(M.SLOW, seconds=0.05, times=20),), most=1),
     Row("has a full disk for 1 s", (Fault(M.DISK_FULL, for_s=1.0),), most=9),
     Row("has a full disk for ever", (Fault(M.DISK_FULL),), "dead: given up after.*0xA700", give_up_s=1.0, most=20),
-    Row("is never there", (Fault(M.DOWN),), "dead: given up after.*nothing listens", give_up_s=1.0, most=0),
+    Row("is never there", (Fault(M.DOWN),), "dead: given up after.*(nothing listens|broke off)", give_up_s=1.0, most=0),
     Row("does not answer queries for a while", (Fault(M.NO_QUERIES, times=2),), most=1),
     Row("stalls at a query", (Fault(M.STALL_QUERY, seconds=5, times=1),), most=1),
     *each_status(),
@@ -186,8 +187,11 @@ def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """All rows that are asked for, played beside one another, for they mostly wait; printed as a table at the end."""
     ours = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
     wanted = [spec.params["row"] for spec in ours if spec is not None]
+    data = tmp_path_factory.mktemp("start") / "data"
+    start = Start(data, fill(data, 2, RESULTS // 2, {"there": ("seg", "sr")}))
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        told = dict(zip(wanted, pool.map(lambda row: play(row, tmp_path_factory.mktemp("row")), wanted), strict=True))
+        played = pool.map(lambda row: play(row, tmp_path_factory.mktemp("row"), start), wanted)
+        told = dict(zip(wanted, played, strict=True))
     yield told
     capture = request.config.pluginmanager.get_plugin("capturemanager")
     with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
@@ -213,10 +217,18 @@ def test_each_result_ends_in_the_pacs_exactly_once_or_in_the_dead_letters(row: R
     assert max(saw.came.values(), default=0) <= row.most, saw
 
 
-def play(row: Row, folder: Path) -> Seen:
+@dataclass(frozen=True)
+class Start:
+    """A data folder as it is before a row is played: two jobs whose results are to go ``there``."""
+
+    folder: Path
+    made: list[Result]
+
+
+def play(row: Row, folder: Path, start: Start) -> Seen:
     """One row from its beginning to its end."""
     began = time.monotonic()
-    with Stage(folder, row) as stage:
+    with Stage(folder, row, start) as stage:
         ended = stage.play()
         held: dict[str, list[bytes]] = {}
         for path in stage.pacs.files():
@@ -228,10 +240,11 @@ def play(row: Row, folder: Path) -> Seen:
 class Stage:
     """A PACS, perhaps behind a bad wire, an outbox with results for it, and who hears its storage commitment."""
 
-    def __init__(self, folder: Path, row: Row) -> None:
+    def __init__(self, folder: Path, row: Row, start: Start) -> None:
         self.folder, self.row, self.spool = folder, row, folder / "data" / "spool"
+        shutil.copytree(start.folder, folder / "data")
+        self.made = start.made
         with MIGRATING:
-            self.made: list[Result] = fill(folder / "data", 2, RESULTS // 2, {"there": ("seg", "sr")})
             self.ledger: Ledger = open_ledger(f"sqlite:///{folder / 'data' / 'ledger.sqlite'}")
         self.box = AnswerBox(folder / "answers")
         self.pacs = Pacs(folder / "pacs")

@@ -38,7 +38,7 @@ from overread.domain.errors import NoConnection, Rejected, Unreachable
 from overread.domain.peer import Peer
 from overread.spool.meta import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION
 
-WINDOW_BYTES = 1 << 20
+WINDOW_BYTES, MOST_PARTS = 1 << 20, 512
 LONGEST_MESSAGE_BYTES = 1 << 30
 LONGEST_PDU_BYTES = 8 * pdu.OUR_MAX_PDU_BYTES
 VERIFICATION, IMPLICIT = "1.2.840.10008.1.1", "1.2.840.10008.1.2"
@@ -135,7 +135,7 @@ class Line:
                 raise Rejected("a result's file is shorter than it was")
             size -= len(piece)
             parts += pdu.data_pdus(context_id, memoryview(piece), self.room, 0, ends=size == 0)
-            self._send(b"".join(parts), timeout_s)
+            self._send_parts(parts, timeout_s)
             parts = []
 
     def hear(self, timeout_s: float) -> Message:
@@ -224,13 +224,22 @@ class Line:
             raise self._broken("broke off the connection") from None
 
     def _send(self, content: bytes, timeout_s: float) -> None:
+        self._send_parts([content], timeout_s)
+
+    def _send_parts(self, parts: Sequence[bytes | memoryview], timeout_s: float) -> None:
+        """Send parts one after the other; where the socket can gather them itself, nothing is copied together."""
         self.used_at = time.monotonic()
-        deadline, view = self.used_at + timeout_s, memoryview(content)
+        deadline, gathers = self.used_at + timeout_s, not isinstance(self._wire, ssl.SSLSocket)
+        views = [memoryview(part) for part in (parts if gathers else [b"".join(parts)])]
         try:
-            while view:
+            while views:
                 # Each bit of progress is waited for as for an answer, and all of it not for ever.
                 self._wire.settimeout(max(0.001, min(self.call.timeout_s, deadline - time.monotonic())))
-                view = view[self._wire.send(view) :]
+                sent = self._wire.sendmsg(views[:MOST_PARTS]) if gathers else self._wire.send(views[0])
+                while views and sent >= len(views[0]):
+                    sent -= len(views.pop(0))
+                if views:
+                    views[0] = views[0][sent:]
         except TimeoutError:
             raise self._broken("does not read what is sent") from None
         except OSError:

@@ -19,7 +19,8 @@ def chosen(
     go: list[Item] = []
     for _, group in groupby(items, key=lambda item: item.job_id):
         go += _of_job(list(group), variants, takes)
-    return go, [item for item in items if item not in go]
+    going = set(map(id, go))  # comparing them all with one another would cost more than sending them
+    return go, [item for item in items if id(item) not in going]
 
 
 def _of_job(items: Sequence[Item], variants: Sequence[str], takes: Callable[[Result], bool]) -> Iterable[Item]:

@@ -15,12 +15,15 @@ from overread.domain.peer import Peer
 from overread.ledger import Ledger, views
 from overread.ledger.views import StudyStory
 from overread.ports import Herald
-from overread.simulate.bench import dicom_files, write_phantom
+from overread.simulate.bench import dicom_files
 from overread.simulate.marked import mark
+from overread.simulate.phantom import Grid, chest_phantom
 from overread.simulate.scanner import Patience, send
+from overread.simulate.study import write_study
 
 FIRST_S = 60.0
 SEED = 2026
+GRID = Grid((48, 128, 128), (5.5, 3.0, 3.0))  # 1.6 MB: what flies every hour must not fill the spool
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,14 @@ def release(plan: Plan, uid: str) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="overread-canary-") as made:
         folder = Path(made)
-        files = dicom_files(plan.study) if plan.study else write_phantom(folder / "phantom", SEED)
+        files = dicom_files(plan.study) if plan.study else _phantom(folder / "phantom")
         sent = send(mark(files, folder / "marked", uid), plan.peer, calling_ae=AE_TITLE, patience=Patience(tries=2))
     if sent.failed:
         raise ConfigError(f"the listener did not take {len(sent.failed)} of its images: {sent.failed[0].reason}")
+
+
+def _phantom(folder: Path) -> list[Path]:
+    return write_study(chest_phantom(SEED, GRID, nodules=1, noise_hu=18.0, healthy=True), folder, seed=SEED)
 
 
 def judge(story: StudyStory | None) -> tuple[bool, str] | None:

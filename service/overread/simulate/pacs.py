@@ -28,6 +28,8 @@ from overread.simulate.holdings import OUT_OF_RESOURCES, Holdings
 from overread.simulate.mischief import Mischief, Mishap
 
 WATCH_S = 0.02
+ESTABLISHED = "Sta6"  # PS3.8 Table 9-10
+A_ABORT = bytes([0x07, 0, 0, 0, 0, 4, 0, 0, 0x02, 0x00])  # by the service-provider, no reason (PS3.8 Table 9-26)
 _KEPT = (0x0000, 0x0111)
 
 
@@ -174,7 +176,7 @@ class Pacs:
         if stall := self.mischief.strikes(Mishap.STALL_ACCEPTED):
             self.mischief.stall(stall)
         if self.mischief.strikes(Mishap.ABORT_ACCEPTED):
-            event.assoc.abort()
+            _abort(event)
 
     def _on_bytes(self, event: Any) -> None:
         if slow := self.mischief.strikes(Mishap.SLOW):
@@ -184,7 +186,7 @@ class Pacs:
         if stall := self.mischief.strikes(Mishap.STALL_TRANSFER):
             self.mischief.stall(stall)
         if self.mischief.strikes(Mishap.ABORT_TRANSFER):
-            event.assoc.dul.socket.close()
+            _abort(event)
 
     def _on_store(self, event: Any) -> int:
         time.sleep(self.delay_s)
@@ -192,7 +194,7 @@ class Pacs:
         if stall := self.mischief.strikes(Mishap.STALL_RESPONSE):
             self.mischief.stall(stall)
         if self.mischief.strikes(Mishap.ABORT_RESPONSE):
-            event.assoc.abort()
+            _abort(event)
         return status
 
     def _on_find(self, event: Any) -> Iterator[tuple[int, Dataset | None]]:
@@ -255,6 +257,16 @@ def _entity(pacs: Pacs) -> Any:
 def _begins_data_set(content: bytes) -> bool:
     """Whether a PDU is a P-DATA-TF whose first value is a fragment of a data set (PS3.8 9.3.5, E.2)."""
     return len(content) > 12 and content[0] == 0x04 and not content[11] & 1
+
+
+def _abort(event: Any) -> None:
+    """A-ABORT and the end of the connection, whatever state the peer has brought the association into meanwhile."""
+    layer, deadline = event.assoc.dul, time.monotonic() + 1.0
+    while layer.state_machine.current_state != ESTABLISHED and time.monotonic() < deadline:
+        time.sleep(WATCH_S / 10)  # the acceptance is still being sent
+    with contextlib.suppress(OSError, AttributeError):
+        layer.socket.socket.sendall(A_ABORT)
+        layer.socket.close()
 
 
 def _without_nagle(event: Any) -> None:
