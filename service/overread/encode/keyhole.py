@@ -1,7 +1,7 @@
 """Holes joined to what they are in by a channel without width, for formats that know closed lines only.
 
-A line and its holes become one closed line (PS3.3 C.8.8.6.3): along a row to the left of the hole's leftmost edge, around
-the hole, and back.
+A line and its holes become one closed line (PS3.3 C.8.8.6.3): along a row to the left of the leftmost edge of the hole,
+around the hole, and back.
 """
 
 from __future__ import annotations

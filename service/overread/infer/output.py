@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,7 +46,9 @@ class Output:
         if post.activation == "softmax":
             likely = torch.softmax(answer, 0)
             if inverted:
-                best = self._back(likely, image, shape, nearest=False).argmax(0)
+                placed = self._back(likely, image, shape, nearest=False)
+                found = self._label_map(np.asarray(channels)[placed.argmax(0)])
+                return replace(found, probabilities=self._kept(channels, placed))
             else:
                 best = self._back(likely.max(0)[1][None].float(), image, shape, nearest=True)[0].astype(int)
             return self._label_map(np.asarray(channels)[best])
@@ -53,7 +57,13 @@ class Output:
             likely = (likely > post.threshold).float()
         back = self._back(likely, image, shape, nearest=not inverted)
         masks = {v: p > (post.threshold if inverted else 0.5) for v, p in zip(channels, back, strict=True) if v}
-        return Reading(masks={value: self._mended(value, mask) for value, mask in masks.items()})
+        kept = self._kept(channels, back) if inverted else {}
+        return Reading(masks={v: self._mended(v, mask) for v, mask in masks.items()}, probabilities=kept)
+
+    def _kept(self, channels: Sequence[int], likely: NDArray[np.float32]) -> dict[int, NDArray[np.float16]]:
+        """Probabilities by label's value, when the card asks to keep them."""
+        named = {label.value for label in self._card.labels} if self._card.probabilities else set()
+        return {v: p.astype(np.float16) for v, p in zip(channels, likely, strict=True) if v in named}
 
     def _back(self, answer: Tensor, image: Any, shape: tuple[int, ...], *, nearest: bool) -> NDArray[np.float32]:
         """(channels, x, y, z) on the network's grid → (channels, slices, rows, columns) on the source's."""
