@@ -1,15 +1,16 @@
-"""What a classifier looked at: Grad-CAM or occlusion (MONAI), back on the source's grid."""
+"""What a classifier looked at: Grad-CAM (MONAI) or occlusion, back on the source's grid."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.visualize import GradCAM, OcclusionSensitivity
+from monai.visualize import GradCAM
 from numpy.typing import NDArray
 
 from overread.domain.card import Card
@@ -19,7 +20,7 @@ from overread.infer.memory import ras
 from overread.infer.outcome import Outcome
 from overread.infer.place import on_grid
 
-PARTS = 8  # the occluded box is so often as long as the image
+PARTS = 8  # an occluded box is this part of the image, along each axis
 
 
 def explained(found: Reading, outcome: Outcome, network: torch.nn.Module, card: Card, source: Grid) -> Reading:
@@ -57,18 +58,30 @@ def _gradient(network: torch.nn.Module, image: torch.Tensor, index: int, card: C
     if card.saliency_layer not in dict(network.named_modules()):
         raise KeyError(card.saliency_layer)
     with torch.enable_grad():
-        seen = GradCAM(copy.deepcopy(network), card.saliency_layer)(x=image, class_idx=index)
+        seen = GradCAM(copy.deepcopy(network), card.saliency_layer)(x=image.requires_grad_(), class_idx=index)
     return 1.0 - torch.as_tensor(seen)[0, 0].detach().cpu()
 
 
 def _occluded(network: torch.nn.Module, image: torch.Tensor, index: int) -> torch.Tensor:
     """How much less probable the class becomes when a box of the image is made its mean."""
-    box = [max(2, size // PARTS) for size in image.shape[2:]]
-    occlusion = OcclusionSensitivity(network, mask_size=box, n_batch=8, verbose=False, mode="mean_img", overlap=0.25)
+    sizes = image.shape[2:]
+    steps = [max(1, -(-size // PARTS)) for size in sizes]
+    lost = torch.zeros(tuple(sizes))
     with torch.no_grad():
-        probable = torch.as_tensor(occlusion(image)[0])[0, 0, ..., index].cpu()
-    lost: torch.Tensor = (probable.max() - probable) / (probable.max() - probable.min()).clamp(min=1e-6)
-    return lost
+        before = _probable(network(image), index)
+        for corner in itertools.product(*(range(0, size, step) for size, step in zip(sizes, steps, strict=True))):
+            box = tuple(slice(at, at + step) for at, step in zip(corner, steps, strict=True))
+            hidden = image.clone()
+            hidden[(..., *box)] = image.mean()
+            lost[box] = before - _probable(network(hidden), index)
+    return lost.clamp(min=0) / lost.max().clamp(min=1e-6)
+
+
+def _probable(answer: torch.Tensor, index: int) -> float:
+    """Of one class; a network with one output, or whose classes do not exclude each other, has sigmoids."""
+    numbers = answer[0].float().cpu()
+    likely = torch.softmax(numbers, 0) if len(numbers) > 1 else torch.sigmoid(numbers)
+    return float(likely[min(index, len(numbers) - 1)])
 
 
 def _placed(seen: torch.Tensor, outcome: Outcome, source: Grid) -> NDArray[np.float16]:
