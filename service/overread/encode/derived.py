@@ -71,7 +71,8 @@ def _write(read: Read, sources: Sources, k: int, scale: tuple[float, float], fol
     seal.seal(made, read, sources)
     name = seal.file_name("image", "", k + 1)
     result = seal.save(made, folder, name, "image", provenance=str(read.provenance))
-    gate.pass_object(folder / result.path, read, sources, _checker(derived[k], sources.headers[k], uid, scale))
+    check = _checker(derived[k], sources.headers[k], uid, scale)
+    gate.pass_object(folder / result.path, read, sources, check, alike=k > 0)
     return result
 
 

@@ -42,11 +42,21 @@ def draw(read: Read, sources: Sources, k: int, size: int = SIZE) -> Drawn:
     across, down = scale * between_columns, scale * between_rows
     shape = (max(1, round(columns * across)), max(1, round(rows * down)))
     picture = Image.fromarray(grey).resize(shape, Image.Resampling.BILINEAR).convert("RGB")
+    picture = _heated(picture, read, k)
     pen = ImageDraw.Draw(picture)
     for colour, line in lines(read, k):
         points = [(min(float(x) * across, shape[0] - 1), min(float(y) * down, shape[1] - 1)) for x, y in line]
         pen.line(points, fill=colour, width=2, joint="curve")
     return Drawn(k, picture, (across, down))
+
+
+def _heated(picture: Image.Image, read: Read, k: int) -> Image.Image:
+    """What the model looked at, in its class's colour over the picture, the stronger the more it counted."""
+    colours = {label.value: label.color for label in read.card.labels}
+    for value, seen in read.findings.saliency.items():
+        strength = Image.fromarray((seen[k].astype(np.float32) * 128).astype(np.uint8)).resize(picture.size)
+        picture = Image.composite(Image.new("RGB", picture.size, colours.get(value, HIGHLIGHT)), picture, strength)
+    return picture
 
 
 def lines(read: Read, k: int) -> Iterator[tuple[Colour, Points]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from overread.domain.card import ANATOMICAL_STRUCTURE
 from overread.domain.findings import Findings
 from overread.encode.boxes import rectangle
@@ -19,8 +21,15 @@ def key_slices(read: Read, most: int = MOST) -> list[int]:
     found = read.findings
     told = list(dict.fromkeys(_slices(found, read.volume.stack.shape)))
     if not told and (any(judged.chosen for judged in found.judgements) or found.image is not None):
-        told = [len(found.mask) // 2]
+        told = [_looked_at(found)]
     return told[:most]
+
+
+def _looked_at(found: Findings) -> int:
+    """The slice that counted most for the first class that explains itself, else the middle one."""
+    for seen in found.saliency.values():
+        return int(seen.astype(np.float32).sum(axis=(1, 2)).argmax())
+    return len(found.mask) // 2
 
 
 def outlines_of(findings: Findings) -> dict[int, tuple[int, Points]]:

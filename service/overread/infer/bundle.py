@@ -24,6 +24,7 @@ from overread.infer.engines import Grid
 from overread.infer.evaluated import Evaluated
 from overread.infer.heads import reading
 from overread.infer.memory import MemoryReader
+from overread.infer.outcome import Outcome
 from overread.infer.pictures import plane, stacked, thick
 from overread.infer.recipe import Recipe, feed
 from overread.infer.streamed import Streamed
@@ -71,7 +72,7 @@ class Bundle:
             self._reader.release()
         self._numbers.require()
         progress(1.0)
-        return Reading(**{**vars(seen), "notes": self._notes})
+        return Reading(**{**vars(seen), "notes": (*self._notes, *seen.notes)})
 
     def _whole(self, volumes: Sequence[Grid], progress: Callable[[float], None]) -> Reading:
         self._reader.hold(volumes)
@@ -79,11 +80,19 @@ class Bundle:
             seen = self._stream.read(self._fresh(), volumes[0], progress)
             if seen is not None:
                 return seen
-        return reading(self._way.run(self._fresh(), progress), self._card, volumes[0])
+        return self._told(self._way.run(self._fresh(), progress), volumes[0])
 
     def _fresh(self) -> Any:
         """The item to read: transforms may write into what they are given."""
         return dict(self._item) if isinstance(self._item, dict) else self._item
+
+    def _told(self, outcome: Outcome, source: Grid) -> Reading:
+        found = reading(outcome, self._card, source)
+        if not self._card.saliency:
+            return found
+        from overread.infer.saliency import explained  # matplotlib and more, for those that ask for it
+
+        return explained(found, outcome, self._way.network, self._card, source)
 
     def _planes(self, volumes: Sequence[Grid], progress: Callable[[float], None]) -> Reading:
         """A network for pictures reads slice by slice."""
@@ -94,7 +103,7 @@ class Bundle:
         for k in range(count):
             self._reader.hold_plane(volumes, k, colours=self._colours)
             outcome = self._way.run(self._fresh(), lambda _: None)
-            seen.append(reading(thick(outcome), self._card, plane(volumes[0], k)))
+            seen.append(self._told(thick(outcome), plane(volumes[0], k)))
             progress(0.95 * (k + 1) / count)
         return stacked(seen)
 

@@ -61,13 +61,24 @@ def channel_def(folder: Path) -> dict[str, str]:
 
 
 def _segmentation(outcome: Outcome, card: Card, source: Grid) -> Reading:
-    found = _decided(_tensor(outcome, "a segmentation"), card)
-    placed = _placed(found, outcome, source, nearest=True)
+    given = _tensor(outcome, "a segmentation")
+    placed = _placed(_decided(given, card), outcome, source, nearest=True)
+    likely = _probabilities(given, outcome, card, source) if card.probabilities else {}
     if placed.shape[0] == 1:
-        return Reading(label_map=_label_map(placed[0]))
+        return Reading(label_map=_label_map(placed[0]), probabilities=likely)
     first = first_value(card, placed.shape[0])
     masks = {n + first: _back(placed[n] > 0) for n in range(placed.shape[0]) if n + first > 0}
-    return Reading(masks=masks)
+    return Reading(masks=masks, probabilities=likely)
+
+
+def _probabilities(given: torch.Tensor, outcome: Outcome, card: Card, source: Grid) -> dict[int, NDArray[np.float16]]:
+    """By label's value, where the bundle's output still has them: what is decided already has none."""
+    if bool((given == given.round()).all()):
+        return {}
+    first = 1 if given.shape[0] == 1 else first_value(card, given.shape[0])
+    placed = _placed(given, outcome, source, nearest=False)
+    named = {label.value for label in card.labels}
+    return {n + first: _back(placed[n]).astype(np.float16) for n in range(placed.shape[0]) if n + first in named}
 
 
 def _decided(found: torch.Tensor, card: Card) -> torch.Tensor:

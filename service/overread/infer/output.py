@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +50,10 @@ class Output:
             return self._label_map(values)
         channels = self._channels(answer.shape[0])
         if post.activation == "softmax":
+            if inverted and self._card.probabilities:
+                placed = self._back(torch.softmax(answer, 0), image, shape, nearest=False)
+                found = self._label_map(np.asarray(channels)[placed.argmax(0)])
+                return replace(found, probabilities=self._kept(channels, placed))
             best = self._likeliest(answer, image, source, nearest=not inverted)
             return self._label_map(np.asarray(channels, np.int16)[best])
         likely = torch.sigmoid(answer)
@@ -55,7 +61,13 @@ class Output:
             likely = (likely > post.threshold).float()
         back = self._back(likely, image, shape, nearest=not inverted)
         masks = {v: p > (post.threshold if inverted else 0.5) for v, p in zip(channels, back, strict=True) if v}
-        return Reading(masks={value: self._mended(value, mask) for value, mask in masks.items()})
+        kept = self._kept(channels, back) if inverted else {}
+        return Reading(masks={v: self._mended(v, mask) for v, mask in masks.items()}, probabilities=kept)
+
+    def _kept(self, channels: Sequence[int], likely: NDArray[np.float32]) -> dict[int, NDArray[np.float16]]:
+        """Probabilities by label's value, when the card asks to keep them."""
+        named = {label.value for label in self._card.labels} if self._card.probabilities else set()
+        return {v: p.astype(np.float16) for v, p in zip(channels, likely, strict=True) if v in named}
 
     def _likeliest(self, answer: Tensor, image: Any, source: Grid, *, nearest: bool) -> NDArray[Any]:
         """(slices, rows, columns) the channel that wins, without all of them ever being on the source's grid, if that

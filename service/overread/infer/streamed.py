@@ -62,6 +62,8 @@ class Streamed:
         """The stream that runs a bundle whose ``parts`` are ready; None when one of them is not understood."""
         if not isinstance(parts, Composed) or card.task != "segmentation" or not parts.volumetric:
             return None
+        if card.probabilities or card.saliency:  # what this way never has as a whole
+            return None
         ending = _ending(parts.postprocessing, parts.preprocessing)
         sliding = look(parts.inferer, card.network.empty_at_most)
         if ending is None or sliding is None or not _plain(parts.preprocessing):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import dcmread
+from scipy import ndimage
 
 from overread.domain.card import Accepts, Label
 from overread.domain.codes import Code
@@ -95,7 +96,7 @@ def read_case(case: Case, data: Path, folder: Path, **more: object) -> Read:
 
 def looked_at(volume: Volume) -> Reading:
     """The brightest part, what is brighter than half of it, a box, and a class."""
-    grey = np.asarray(volume.voxels, np.float32)
+    grey = ndimage.uniform_filter(np.asarray(volume.voxels, np.float32), (1, 5, 5))
     low, high = np.percentile(grey, (30, 99.5))
     found = np.zeros(grey.shape, np.uint8)
     found[grey > low + 0.2 * (high - low)] = 2

@@ -279,8 +279,8 @@ def test_names_of_several_character_sets_are_written_in_utf_8(reading: Reading, 
 
 
 def test_an_unknown_kind_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="hologram"):
-        encoders(["seg", "hologram"])
+    with pytest.raises(ConfigError, match="surface"):
+        encoders(["seg", "surface"])
 
 
 def test_encoders_come_in_the_tables_order() -> None:
