@@ -52,7 +52,8 @@ def test_an_inferer_that_does_not_slide_has_one() -> None:
 
 def test_an_answer_that_is_no_number_is_found_and_an_infinity_left_alone() -> None:
     numbers = windows.Numbers()
-    numbers(None, None, [torch.zeros(2, 2), {"x": torch.tensor([0.0, float("-inf")])}, torch.ones(2, dtype=torch.int64)])
+    whole = torch.ones(2, dtype=torch.int64)
+    numbers(None, None, [torch.zeros(2, 2), {"x": torch.tensor([0.0, float("-inf")])}, whole])
     numbers.require()
     numbers(None, None, torch.tensor([1.0, float("nan")]))
     with pytest.raises(ValueError, match="no numbers"):
