@@ -101,8 +101,9 @@ def test_a_node_that_is_killed_costs_no_study(cluster: Any, postgres: str, tmp_p
     cards, kinds = {card.name: card for card in models}, wiring.result_kinds(settings)
     shift = Shift(books, cards, place, kinds, events.append, terms=Terms("cluster", 30.0, 0.2))
     try:
+        place.warm(models, 4)
         shift.start(4)
-        _until(lambda: _reading(books) == 4, books, events)
+        _until(lambda: _reading(books) >= 3, books, events)
         cluster.remove_node(other, allow_graceful=False)
         _until(lambda: _states(books)["DELIVERING"] == STUDIES, books, events)
     finally:
@@ -144,7 +145,7 @@ def _reading(books: Any) -> int:
         return int(session.connection().execute(query).scalar() or 0)
 
 
-def _until(true: Any, books: Any, events: list[Event], seconds: float = 100.0) -> None:
+def _until(true: Any, books: Any, events: list[Event], seconds: float = 40.0) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, (_states(books), events[-5:])

@@ -10,6 +10,8 @@ import os
 import socket
 import threading
 from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a hospital's cluster tells nobody about itself
@@ -30,6 +32,7 @@ from overread.settings import Settings
 
 LOOK_S = 0.25
 POLITE_S = 2.0
+ANSWER_S = 5.0
 
 
 class Reader:
@@ -98,7 +101,10 @@ class Cluster:
                 self._left.notify_all()
 
     def _once(self, job: Job, card: Card, progress: Progress) -> Sequence[Result]:
-        reader = self._take()
+        try:
+            reader = self._take(progress)
+        except RayError as error:
+            raise Stumbled(f"the cluster gave no reader: {type(error).__name__}") from error
         try:
             answer = reader.read.remote(job, card)
             self._await(reader, answer, progress)
@@ -120,11 +126,11 @@ class Cluster:
         return done
 
     def warm(self, cards: Sequence[Card], count: int) -> None:
-        """Start as many readers as there are places; which models they load, their jobs say."""
+        """Start as many readers as there are places, and wait for them; which models they load, their jobs say."""
         del cards
-        readers = [self._take() for _ in range(count)]
-        for reader in readers:
-            self._give_back(reader)
+        with suppress(Canceled), ThreadPoolExecutor(count) as starting:
+            for reader in starting.map(lambda _: self._take(lambda _: None), range(count)):
+                self._give_back(reader)
 
     def crowded(self) -> Collection[str]:
         """Nobody here knows the room of a node: there, readings wait for it."""
@@ -161,16 +167,42 @@ class Cluster:
                     ray.kill(reader)
                 raise
 
-    def _take(self) -> Any:
+    def _take(self, progress: Progress) -> Any:
+        """A reader that is up: one that is idle, or a new one as soon as the cluster has a place for it."""
+        while (idle := self._pop()) is not None:
+            if _is_up(idle):
+                return idle
+        fresh = ray.remote(Reader).options(scheduling_strategy="SPREAD", **self._options).remote(self._settings)
+        asked = fresh.standing.remote()
+        try:
+            while not ray.wait([asked], timeout=LOOK_S)[0]:
+                # A node less, and there may never be a place; then it is the turn of who is idle by now.
+                if (idle := self._pop()) is not None and _is_up(idle):
+                    ray.kill(fresh)
+                    return idle
+                progress(0.0)
+            ray.get(asked)
+        except BaseException:
+            ray.kill(fresh)
+            raise
+        return fresh
+
+    def _pop(self) -> Any:
         with self._lock:
             if self._closed:
                 raise Canceled("the service is stopped")
-            if self._idle:
-                return self._idle.pop()
-        place = ray.remote(Reader).options(scheduling_strategy="SPREAD", **self._options)
-        return place.remote(self._settings)
+            return self._idle.pop() if self._idle else None
 
     def _give_back(self, reader: Any) -> None:
         with self._lock:
             if not self._closed:
                 self._idle.append(reader)
+
+
+def _is_up(reader: Any) -> bool:
+    """Whether a reader answers; its node may be gone."""
+    try:
+        ray.get(reader.standing.remote(), timeout=ANSWER_S)
+    except RayError:
+        return False
+    return True

@@ -6,7 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from monai.inferers import SlidingWindowInferer
 
+from overread.infer import windows
 from overread.infer.windows import count_windows
 
 
@@ -45,3 +48,23 @@ def test_windows_of_a_network_that_reads_slices_are_counted_too(monai: Any, axis
 def test_an_inferer_that_does_not_slide_has_one() -> None:
     assert count_windows(SimpleNamespace(), (100, 100, 100)) == 1
     assert count_windows(SimpleNamespace(roi_size=(8,)), (16, 16, 16)) >= 1
+
+
+def test_an_answer_that_is_no_number_is_found_and_an_infinity_left_alone() -> None:
+    numbers = windows.Numbers()
+    whole = torch.ones(2, dtype=torch.int64)
+    numbers(None, None, [torch.zeros(2, 2), {"x": torch.tensor([0.0, float("-inf")])}, whole])
+    numbers.require()
+    numbers(None, None, torch.tensor([1.0, float("nan")]))
+    with pytest.raises(ValueError, match="no numbers"):
+        numbers.require()
+    numbers.require()
+
+
+def test_batches_are_smaller_while_memory_is_short_and_as_before_afterwards() -> None:
+    inferer = SlidingWindowInferer(8, 4, 0.25)
+    with windows.smaller(4), windows.thinned(inferer):
+        assert (inferer.sw_batch_size, windows.batch(2), windows.batch(8)) == (1, 1, 2)
+    assert (inferer.sw_batch_size, windows.batch(8)) == (4, 8)
+    with windows.thinned(object()):
+        assert windows.batch(4) == 4
