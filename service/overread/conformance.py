@@ -236,8 +236,8 @@ def _results() -> Iterator[str]:
 - **Secondary Capture** (PS3.3 A.8.1): RGB, Conversion Type WSD; a summary, and the slices that matter with outlines.
   Nothing of the patient is written into the pixels. **Encapsulated PDF** (PS3.3 A.45.1): the summary.
 - **Key Object Selection** (TID 2010, "Of Interest"): the slices that matter.
-- **Parametric Map** (PS3.3 A.75): 32 bit float, probabilities and saliency, one for each segment or class, on slices
-  that hold anything. **Derived images**: CT or MR Image Storage like the source, else a Parametric Map.
+- **Parametric Map** (PS3.3 A.75): 32 bit float, probabilities and saliency, one for each segment or class, on the
+  slices that hold anything. **Derived images**: CT or MR Image Storage like the source, else a Parametric Map.
 - **Grayscale Softcopy Presentation State** (PS3.3 A.33.1): outlines as polylines. **RT Structure Set** (PS3.3 A.19.3):
   CLOSED_PLANAR contours of every segment, holes joined by a channel.
 - All: Specific Character Set ISO_IR 192; Contributing Equipment (109102, DCM, "Processing Equipment") with a

@@ -17,14 +17,6 @@ from overread.encode.page import page, panel
 from overread.encode.sources import Reference, Sources, read_sources
 from overread.ports import Read
 
-# Body parts that a body has once (PS3.16 Annex L).
-_ONCE = """
-    ABDOMEN ABDOMENPELVIS ABDOMINALAORTA AORTA BLADDER BRAIN CEREBELLUM CHEST CHESTABDOMEN CHESTABDPELVIS COCCYX COLON
-    CORONARYARTERY CSPINE CTSPINE DUODENUM ESOPHAGUS GALLBLADDER HEAD HEADNECK HEART ILEUM JAW JEJUNUM LARYNX LIVER
-    LSPINE LSSPINE MEDIASTINUM MOUTH NECK NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV PANCREAS PELVIS PHARYNX PROSTATE
-    RECTUM SPINE SPLEEN SSPINE STERNUM STOMACH THORACICAORTA THYMUS THYROID TLSPINE TRACHEA TSPINE UTERUS VAGINA
-    WHOLEBODY
-"""
 DESCRIPTION = "AI result, not a diagnosis: {what}"
 
 
@@ -91,8 +83,7 @@ def _image(
     made.ConversionType = "WSD"
     made.ImageType = ["DERIVED", "SECONDARY", "OVERLAY"]
     made.PatientOrientation = ""
-    if str(sources.headers[0].get("BodyPartExamined", "")).upper() not in _ONCE.split():
-        made.Laterality = ""  # type 2C: there, though nobody knows it, unless the body has one such part only
+    shell.tell_laterality(made, sources)
     made.BurnedInAnnotation = shell.burned_in(sources)
     made.DerivationDescription = description
     made.ImageComments = description

@@ -67,6 +67,7 @@ def _write(read: Read, sources: Sources, k: int, scale: tuple[float, float], fol
     made.DerivationDescription = f"Made by {read.card.title} {read.card.version}; AI result"
     made.SourceImageSequence = shell.source_images([sources.references[k]])
     made.FrameOfReferenceUID = sources.headers[0].get("FrameOfReferenceUID", "")
+    shell.tell_laterality(made, sources)
     _pixels(made, derived[k], scale)
     seal.seal(made, read, sources)
     name = seal.file_name("image", "", k + 1)

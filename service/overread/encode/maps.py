@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from highdicom import VOILUTTransformation
 from highdicom.pm import ParametricMap, RealWorldValueMapping
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -15,7 +16,7 @@ from pydicom.dataset import Dataset
 from overread.domain.codes import NO_UNITS, Code
 from overread.domain.errors import Misplaced
 from overread.domain.result import Result
-from overread.encode import gate, gate_segmentation, identity, seal
+from overread.encode import gate, gate_segmentation, identity, seal, shell
 from overread.encode.codes import coded
 from overread.encode.multiframe import SINGLE
 from overread.encode.reread import Reread
@@ -76,6 +77,7 @@ def write_map(read: Read, sources: Sources, one: Layered, folder: Path, number: 
     header = seal.header(read, sources, kind, kind, instance=f"{kind} {number}", number=number)
     made = _build(sources, one, held, header)
     seal.pin_dimensions(made, identity.uid(read.key, f"{kind} {number} dimensions"))
+    shell.tell_laterality(made, sources)
     seal.seal(made, read, sources)
     result = seal.save(made, folder, seal.file_name(kind, "", number), kind, provenance=str(read.provenance))
     gate.pass_object(folder / result.path, read, sources, checker(sources, one.values))
@@ -103,6 +105,7 @@ def checker(sources: Sources, values: NDArray[np.floating[Any]]) -> Callable[[Re
 
 def _build(sources: Sources, one: Layered, held: list[int], header: dict[str, Any]) -> ParametricMap:
     values = one.values[held].astype(np.float32)
+    top = float(values.max())
     mapping = RealWorldValueMapping(
         one.quantity.meaning[:16],
         f"{one.title}: {one.quantity.meaning}"[:64],
@@ -117,8 +120,7 @@ def _build(sources: Sources, one: Layered, held: list[int], header: dict[str, An
         pixel_array=values,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
-        window_center=float(values.max()) / 2,
-        window_width=max(float(values.max()), 1e-3),
+        voi_lut_transformations=[VOILUTTransformation(top / 2, max(top, 1e-3), voi_lut_function="LINEAR_EXACT")],
         content_label="MAP",
         content_description=f"{one.title}: {one.quantity.meaning}"[:64],
         image_flavor="VOLUME",

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 
 from overread.domain.errors import Misplaced
 from overread.domain.result import Result
-from overread.encode import gate, seal
+from overread.encode import gate, seal, shell
 from overread.encode.display import lines
 from overread.encode.multiframe import SINGLE
 from overread.encode.outline import Points
@@ -62,6 +62,7 @@ class PresentationEncoder:
         _name_classes(made, sources)
         made.PresentationCreationDate = made.ContentDate = date
         made.PresentationCreationTime = made.ContentTime = time
+        shell.tell_laterality(made, sources)
         seal.seal(made, read, sources)
         del made.ContentDate, made.ContentTime
         result = seal.save(made, folder, self.kind, self.kind, provenance=str(read.provenance))

@@ -13,6 +13,14 @@ from overread.domain.codes import Code
 from overread.encode.codes import coded
 from overread.encode.sources import Reference, Sources
 
+# Body parts that a body has once (PS3.16 Annex L).
+_ONCE = """
+    ABDOMEN ABDOMENPELVIS ABDOMINALAORTA AORTA BLADDER BRAIN CEREBELLUM CHEST CHESTABDOMEN CHESTABDPELVIS COCCYX COLON
+    CORONARYARTERY CSPINE CTSPINE DUODENUM ESOPHAGUS GALLBLADDER HEAD HEADNECK HEART ILEUM JAW JEJUNUM LARYNX LIVER
+    LSPINE LSSPINE MEDIASTINUM MOUTH NECK NECKCHEST NECKCHESTABDOMEN NECKCHESTABDPELV PANCREAS PELVIS PHARYNX PROSTATE
+    RECTUM SPINE SPLEEN SSPINE STERNUM STOMACH THORACICAORTA THYMUS THYROID TLSPINE TRACHEA TSPINE UTERUS VAGINA
+    WHOLEBODY
+"""
 _WRITTEN_ON = frozenset(("US", "IVUS", "ES", "XC", "OT", "SC", "XA", "RF"))
 PROCESSED = Code("121322", "DCM", "Source image for image processing operation")
 
@@ -42,6 +50,13 @@ def source_images(references: Iterable[Reference]) -> list[Dataset]:
             item.ReferencedFrameNumber = [*_numbers(item), frame]
         item.PurposeOfReferenceCodeSequence = [coded(PROCESSED)]
     return list(found.values())
+
+
+def tell_laterality(made: Dataset, sources: Sources) -> None:
+    """Laterality is of type 2C in General Series (PS3.3 C.7.3.1): there, though nobody knows it, unless a body has one
+    such part only."""
+    if str(sources.headers[0].get("BodyPartExamined", "")).upper() not in _ONCE.split():
+        made.Laterality = ""
 
 
 def burned_in(sources: Sources) -> str:
