@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 
@@ -19,35 +19,10 @@ from overread.domain.backlog import Backlog
 from overread.domain.device import Device
 from overread.domain.job import JobState
 from overread.domain.warm import Warm
+from overread.observe import values
 from overread.observe.devices import WarmCollector
 from overread.observe.labels import Bounded
 from overread.observe.state import BacklogCollector, DiskCollector
-
-STAGES: Final = ("load", "infer", "measure", "encode")
-CANARY_OUTCOMES: Final = ("arrived", "failed")
-OUTCOMES: Final = (
-    *("verified", "accepted", "sent", "warned", "duplicate"),
-    *("unreachable", "busy", "rejected", "misconfigured", "unproven"),
-)
-TURNS: Final = ("open", "closed")
-REFUSALS: Final = (
-    "calling-ae", "called-ae", "address", "certificate", "limit", "peer-limit", "rate", "quota", "storage-full",
-)  # fmt: skip
-DROPS: Final = ("silent", "crowded", "malformed", "too-long", "handshake-silent", "handshake-refused", "idle")
-DISCREPANCIES: Final = ("unindexed", "missing", "unreadable", "half-written")
-REPORTS: Final = ("same-association", "new-association", "unanswered", "unreachable", "refused", "gave-up", "nowhere")
-ACTION_STATUSES: Final = (0x0000, 0x0112, 0x0115, 0x0120, 0x0123, 0x0212, 0x0213)  # PS3.7 Section 10.1.4.1.10
-DEATHS: Final = ("crash", "timeout", "memory", "device")
-REMEDIES: Final = ("smaller", "cpu", "patience")
-STATUSES: Final = (0x0110, 0x0117, 0x0122, 0x0124, 0xA700, 0xA900, 0xC000)  # PS3.4 Table B.2-1, PS3.7 Annex C
-HTTP_STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 411, 413, 415, 431, 500, 501, 503)
-
-_RECEIVE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_STAGE_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 60, 120, 180, 300, 600, 900, 1800)
-_LOAD_S: Final = (0.5, 1, 2.5, 5, 10, 20, 40, 80, 160)
-_DELIVERY_S: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
-_WAIT_S: Final = (1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 14400)
-_LATENCY_S: Final = (30, 60, 90, 120, 180, 300, 450, 600, 900, 1200, 1800, 2700, 3600, 7200, 14400, 43200)
 
 
 class Metrics:
@@ -138,7 +113,7 @@ class Metrics:
         )
         self._requests = self._counter("stow_requests", "Requests of STOW-RS, by the HTTP status answered.", "status")
         self._receive_seconds = self._histogram(
-            "receive_duration_seconds", "Seconds from a C-STORE request to its answer.", _RECEIVE_S
+            "receive_duration_seconds", "Seconds from a C-STORE request to its answer.", values.RECEIVE_S
         )
         self._last_instance = self._gauge(
             "last_instance_timestamp_seconds", "Unix time of the last instance acknowledged, 0 before the first."
@@ -162,10 +137,14 @@ class Metrics:
             "job_transitions", "Jobs that moved, by model and the state they moved to.", "model", "state"
         )
         self._stage_seconds = self._histogram(
-            "stage_duration_seconds", "Seconds a job spent in a stage.", _STAGE_S, "model", "stage"
+            "stage_duration_seconds", "Seconds a job spent in a stage.", values.STAGE_S, "model", "stage"
         )
         self._load_seconds = self._histogram(
-            "model_load_duration_seconds", "Seconds to make a model ready on a device.", _LOAD_S, "model", "device"
+            "model_load_duration_seconds",
+            "Seconds to make a model ready on a device.",
+            values.LOAD_S,
+            "model",
+            "device",
         )
         self._loaded = self._gauge(
             "model_loaded", "1 since a worker loaded the model, 0 since that worker died.", "model", "device"
@@ -182,12 +161,15 @@ class Metrics:
             "workers_unconfined", "Processes of models that the system did not let overread confine in full.", "network"
         )
         self._waits = self._histogram(
-            "queue_wait_seconds", "Seconds from the planning of a job to its claim.", _WAIT_S, "urgency"
+            "queue_wait_seconds", "Seconds from the planning of a job to its claim.", values.WAIT_S, "urgency"
         )
         self._overdue = self._counter("jobs_overdue", "Jobs that went before others, having waited too long.")
         self._late = self._counter("deadlines_missed", "Jobs whose results were not at home when wanted.", "model")
         self._latency = self._histogram(
-            "result_latency_seconds", "Seconds from a study's last image to its results at home.", _LATENCY_S, "model"
+            "result_latency_seconds",
+            "Seconds from a study's last image to its results at home.",
+            values.LATENCY_S,
+            "model",
         )
         self._devices: dict[str, set[str]] = {}
 
@@ -196,7 +178,7 @@ class Metrics:
             "delivery_attempts", "Attempts to bring results home.", "destination", "kind", "outcome"
         )
         self._delivery_seconds = self._histogram(
-            "delivery_duration_seconds", "Seconds an attempt took.", _DELIVERY_S, "destination"
+            "delivery_duration_seconds", "Seconds an attempt took.", values.DELIVERY_S, "destination"
         )
         self._lost = self._counter(
             "deliveries_lost", "Results that a destination had proven and that are not there any more.", "destination"
@@ -207,7 +189,7 @@ class Metrics:
 
     def _make_canary(self) -> None:
         self._canaries = self._counter("canaries", "Canaries that came home, or did not.", "outcome")
-        for outcome in CANARY_OUTCOMES:
+        for outcome in values.CANARY_OUTCOMES:
             self._canaries.labels(outcome)
         self._canary_home = self._gauge("canary_home", "1 unless the latest canary did not come home.")
         self._canary_home.set(1)
@@ -216,7 +198,7 @@ class Metrics:
         )
 
     def _canary_ended(self, event: events.CanaryEnded) -> None:
-        self._canaries.labels(CANARY_OUTCOMES[0] if event.arrived else CANARY_OUTCOMES[1]).inc()
+        self._canaries.labels(values.CANARY_OUTCOMES[0] if event.arrived else values.CANARY_OUTCOMES[1]).inc()
         self._canary_home.set(int(event.arrived))
         if event.arrived:
             self._canary_latency.set(event.seconds)
@@ -228,16 +210,16 @@ class Metrics:
         build.labels(version, platform.python_version()).set(1)
 
     def _start_at_zero(self, kinds: Sequence[str]) -> None:
-        for reason in REFUSALS:
+        for reason in values.REFUSALS:
             self._associations_refused.labels(self._bound("reason", reason))
-        for reason in DROPS:
+        for reason in values.DROPS:
             self._connections_dropped.labels(self._bound("drop", reason))
-        for kind in DISCREPANCIES:
+        for kind in values.DISCREPANCIES:
             self._discrepancies.labels(self._bound("discrepancy", kind))
-        for status in STATUSES:
+        for status in values.STATUSES:
             self._instances_refused.labels(self._bound("status", f"0x{status:04X}"))
         self._start_commitment()
-        for http_status in HTTP_STATUSES:
+        for http_status in values.HTTP_STATUSES:
             self._requests.labels(self._bound("http_status", str(http_status)))
         for model in self._models:
             self._start_model(self._bound("model", model))
@@ -245,21 +227,21 @@ class Metrics:
             self._start_destination(self._bound("destination", destination), kinds)
 
     def _start_commitment(self) -> None:
-        for status in ACTION_STATUSES:
+        for status in values.ACTION_STATUSES:
             self._commitments.labels(self._bound("action status", f"0x{status:04X}"))
         for verdict in ("committed", "failed"):
             self._committed.labels(verdict)
-        for report in REPORTS:
+        for report in values.REPORTS:
             self._commitment_reports.labels(self._bound("report", report))
 
     def _start_model(self, model: str) -> None:
         for state in JobState:
             self._transitions.labels(model, self._bound("state", state.value))
-        for stage in STAGES:
+        for stage in values.STAGES:
             self._stage_seconds.labels(model, self._bound("stage", stage))
-        for death in DEATHS:
+        for death in values.DEATHS:
             self._deaths.labels(model, self._bound("death", death))
-        for remedy in REMEDIES:
+        for remedy in values.REMEDIES:
             self._shortages.labels(model, self._bound("remedy", remedy))
         for counter in (self._evictions, self._rests, self._late):
             counter.labels(model)
@@ -268,10 +250,10 @@ class Metrics:
     def _start_destination(self, destination: str, kinds: Sequence[str]) -> None:
         self._delivery_seconds.labels(destination)
         self._lost.labels(destination)
-        for turn in TURNS:
+        for turn in values.TURNS:
             self._turned.labels(destination, self._bound("turn", turn))
         for kind in kinds:
-            for outcome in OUTCOMES:
+            for outcome in values.OUTCOMES:
                 self._attempts.labels(destination, self._bound("kind", kind), self._bound("outcome", outcome))
 
     def _table(self) -> dict[type[events.Event], Callable[[Any], None]]:
@@ -317,7 +299,8 @@ class Metrics:
             events.DeliveryTried: self._delivery_tried,
             events.DeliveriesLost: lambda e: self._lost.labels(self._bound("destination", e.destination)).inc(e.count),
             events.DestinationTurned: lambda e: self._turned.labels(
-                self._bound("destination", e.destination), self._bound("turn", TURNS[0] if e.open else TURNS[1])
+                self._bound("destination", e.destination),
+                self._bound("turn", values.TURNS[0] if e.open else values.TURNS[1]),
             ).inc(),
             events.ResultArrived: self._result_arrived,
             events.CanaryEnded: self._canary_ended,
