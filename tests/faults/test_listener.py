@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import struct
 import time
@@ -12,13 +13,12 @@ from pathlib import Path
 
 import pytest
 from house import ROLES, Service, cpu_s, echo, scan, small_study, wait_for
-from pydicom import dcmread
+from material import make
+from wire import Turned, associated
 
-from overread.deliver.association import association
 from overread.domain.errors import Unreachable
 
 Make = Callable[..., Service]
-CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 
 
 @pytest.fixture
@@ -115,17 +115,15 @@ def test_half_a_pdu_locks_nobody_out(listener: Service, tmp_path: Path) -> None:
         assert scan(listener, small_study(tmp_path, "half").files).stored == 24
 
 
-def test_the_limit_of_associations_is_told_and_ends(listener: Service, tmp_path: Path) -> None:
+def test_the_limit_of_associations_is_told_and_ends(listener: Service) -> None:
     """Two of a peer are at work: the third is told to come later, and is served once one of them has gone."""
-    wanted = [("1.2.840.10008.1.1", "1.2.840.10008.1.2"), (CT, EXPLICIT)]
-    files = small_study(tmp_path, "limit").files[1:3]
     with contextlib.ExitStack() as stack:
-        for file in files:
-            one = stack.enter_context(association(listener.peer, "SCANNER", wanted, timeout_s=10))
-            assert one.send_c_store(dcmread(file)).Status == 0x0000
-        with pytest.raises(Unreachable, match=r"(?i)limit"):
-            with association(listener.peer, "SCANNER", wanted, timeout_s=10):
-                pass
+        for seed in (1, 2):
+            made = make(random.Random(seed), 10_000)
+            assert stack.enter_context(associated(listener.port)).store(made.uid, made.data) == 0x0000
+        with pytest.raises(Turned) as told, associated(listener.port):
+            pytest.fail("a third was let in")
+        assert told.value.answer == (2, 3, 2)  # transient, presentation layer, local limit exceeded
     wait_for(lambda: echo(listener.peer), 10, "an answer once there is room")
 
 
