@@ -34,7 +34,7 @@ from overread.infer.respaced import Unlike, back
 from overread.infer.sliding import Look, Odd, look
 
 Affine = NDArray[np.float64]
-# Windows for each thread. torch leaves the small layers of a single one to its slow convolution (2.4 times the time of a
+# Windows for each thread. torch leaves small layers of a single one to its slow convolution (2.4 times as long for a
 # UNet with windows of 96 voxels), but not those of a pair; with many labels a pair's answers are more than all else.
 PAIR, MANY = 2, 16
 
