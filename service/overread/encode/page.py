@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from PIL import Image, ImageDraw
@@ -14,6 +15,7 @@ from overread.ports import Read
 
 PAGE = (1240, 1754)  # A4 at 150 dots per inch
 MARGIN, LINE, PANEL = 60, 30, 420
+FOOT_LINES, FOOT_LETTERS = 2, 100
 _UNITS = {"[hnsf'U]": "HU", "1": "", "{ratio}": ""}
 _MOST_NUMBERS = 3
 
@@ -32,9 +34,10 @@ def page(read: Read, pictures: Sequence[Drawn]) -> Image.Image:
         canvas.paste(small, corner)
         pen.text((corner[0], corner[1] + small.height + 4), _where(read, drawn.k), fill=BLACK, font=font(18))
     y += (min(len(pictures), 4) + 1) // 2 * 440
-    bottom = PAGE[1] - 3 * LINE
+    bottom = PAGE[1] - (2 + FOOT_LINES) * LINE
     _table(pen, list(rows(read)), (MARGIN, y, PAGE[0] - MARGIN, bottom), BLACK)
-    pen.text((MARGIN, PAGE[1] - 2 * LINE), f"{NOTICE}. {read.card.purpose}"[:110], fill=BLACK, font=font(20))
+    for n, line in enumerate(textwrap.wrap(f"{NOTICE}. {read.card.purpose}", FOOT_LETTERS)[:FOOT_LINES]):
+        pen.text((MARGIN, PAGE[1] - (1 + FOOT_LINES - n) * LINE), line, fill=BLACK, font=font(20))
     return canvas
 
 
