@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import highdicom
-import httpx
 import numpy as np
 import pytest
-from house import ROLES, ROOT, SEG, SR, Service, destination, free_ports, wait_for, write_settings
+from house import ROLES, ROOT, SEG, SR, Service, destination, write_settings
+from orthanc import Archive, program
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
 
@@ -28,20 +26,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 DATA = Path(os.environ.get("OVERREAD_TEST_DATA", ROOT.parent / "shared" / "data"))
 REAL = DATA / "ct-chest-abdomen-cmb" / "CMB-CRC-MSB-01068.tar.xz"
-PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 IDENTITY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime"),
     *("StudyID", "AccessionNumber", "ReferringPhysicianName", "FrameOfReferenceUID"),
 )
 VOLUME = "118565006"
-
-
-def program(name: str) -> str:
-    """The path of a program; skips without it, fails when CI=true."""
-    found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
-    if found is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"{name} is not installed")
-    return str(found)
 
 
 def said(*command: str) -> str:
@@ -54,69 +43,17 @@ def said(*command: str) -> str:
     return done.stdout + done.stderr
 
 
-@dataclass
-class Orthanc:
-    """A real Orthanc with DICOMweb, from a copy of the program, on free ports."""
-
-    folder: Path
-    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-
-    def start(self) -> Orthanc:
-        binary = shutil.copy(program("Orthanc"), self.folder / "orthanc-copy")
-        if not PLUGIN.exists():
-            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("Orthanc's DICOMweb plugin is missing")
-        self.dimse, self.http = free_ports(2)
-        config = self.folder / "orthanc.json"
-        config.write_text(json.dumps(self._config()), "utf-8")
-        with (self.folder / "orthanc.log").open("wb") as log:
-            self._process = subprocess.Popen([binary, str(config)], stdout=log, stderr=log, cwd=self.folder)
-        self.web = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", timeout=30)
-        wait_for(self._answers, 60, "Orthanc's start")
-        return self
-
-    def _config(self) -> dict[str, Any]:
-        return {
-            "Name": "overread tests",
-            "StorageDirectory": str(self.folder / "db"),
-            "IndexDirectory": str(self.folder / "db"),
-            "Plugins": [str(PLUGIN)],
-            "HttpPort": self.http,
-            "DicomPort": self.dimse,
-            "DicomAet": "ORTHANC",
-            "DicomCheckCalledAet": False,
-            "RemoteAccessAllowed": False,
-            "AuthenticationEnabled": False,
-            "DicomModalities": {"overread": ["OVERREAD", "127.0.0.1", 1], "findscu": ["FINDSCU", "127.0.0.1", 1]},
-            "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
-        }
-
-    def _answers(self) -> bool:
-        try:
-            return self.web.get("/system").status_code == 200
-        except httpx.TransportError:
-            return False
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self.web.close()
-            self._process.terminate()
-            try:
-                self._process.wait(30)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait(30)
-
-    def results(self, study_uid: str) -> dict[str, Path]:
-        """The files of a study that it holds, fetched from it, by SOP Class."""
-        found = {}
-        query = {"Level": "Instance", "Query": {"StudyInstanceUID": study_uid}}
-        for name in self.web.post("/tools/find", json=query).json():
-            path = self.folder / f"{name}.dcm"
-            path.write_bytes(self.web.get(f"/instances/{name}/file").content)
-            sop_class = str(dcmread(path, specific_tags=["SOPClassUID"]).SOPClassUID)
-            assert sop_class not in found, "one result of a kind"
-            found[sop_class] = path
-        return found
+def fetched(archive: Archive, study_uid: str, folder: Path) -> dict[str, Path]:
+    """The files of a study that the archive holds, fetched from it, by SOP Class."""
+    found = {}
+    query = {"Level": "Instance", "Query": {"StudyInstanceUID": study_uid}}
+    for name in archive.web.post("/tools/find", json=query).json():
+        path = folder / f"{name}.dcm"
+        path.write_bytes(archive.web.get(f"/instances/{name}/file").content)
+        sop_class = str(dcmread(path, specific_tags=["SOPClassUID"]).SOPClassUID)
+        assert sop_class not in found, "one result of a kind"
+        found[sop_class] = path
+    return found
 
 
 @dataclass(frozen=True)
@@ -124,7 +61,8 @@ class Case:
     """One study that went from storescu through overread into Orthanc."""
 
     service: Service
-    orthanc: Orthanc
+    folder: Path
+    orthanc: Archive
     sources: dict[str, Dataset]
     results: dict[str, Path]
 
@@ -158,9 +96,7 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("outside")
     make: Callable[[Path], list[Path]] = request.param
     files = make(folder / "study")
-    orthanc = Orthanc(folder)
-    try:
-        orthanc.start()
+    with Archive(folder, {"OVERREAD": 1, "FINDSCU": 1}) as orthanc:
         to = [destination("orthanc", orthanc.dimse)]
         service = Service(write_settings(folder, ROOT / "models", to, schedule={"cpu_threads": 2}))
         try:
@@ -171,12 +107,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             sources = {str(h.SOPInstanceUID): h for h in headers}
             study_uid = str(next(iter(sources.values())).StudyInstanceUID)
             service.wait_states(study_uid, ["COMPLETED"], 600)
-            yield Case(service, orthanc, sources, orthanc.results(study_uid))
+            yield Case(service, folder, orthanc, sources, fetched(orthanc, study_uid, folder))
             service.stop()
         finally:
             service.end()
-    finally:
-        orthanc.stop()
 
 
 def test_orthanc_holds_one_seg_and_one_sr(case: Case) -> None:
@@ -248,7 +182,7 @@ def test_lungs_are_lungs_and_left_is_left(case: Case) -> None:
     """Against Hounsfield units and patient space, which know nothing of the network: most of what is called lung is
     air-like, and the left lung lies to the patient's left (larger x, PS3.3 C.7.6.2)."""
     seg = highdicom.seg.segread(case.results[SEG])
-    masks, files = _masks(case), {p: dcmread(p) for p in (case.orthanc.folder / "study").rglob("*.dcm")}
+    masks, files = _masks(case), {p: dcmread(p) for p in (case.folder / "study").rglob("*.dcm")}
     images = {str(d.SOPInstanceUID): d for d in files.values()}
     x: dict[str, float] = {}
     for segment in seg.SegmentSequence:
