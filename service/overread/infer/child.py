@@ -14,7 +14,7 @@ import numpy as np
 
 from overread.domain.errors import CardError, Unfit
 from overread.domain.lock import LOCK, require_trusted
-from overread.infer import windows
+from overread.infer import heap, windows
 from overread.infer.cage import Walls
 from overread.infer.engines import Grid, Loaded, engine
 from overread.infer.parcel import pack, require_placed
@@ -166,7 +166,8 @@ def _device_peak(device: str) -> int:
 
 
 def _release(device: str) -> None:
-    """Give back what torch keeps of the device's memory between two readings: another model may need it."""
+    """Give back what torch and the heap keep of memory between two readings: another model may need it."""
+    heap.give_back()
     if cuda := _cuda(device):
         try:
             cuda.empty_cache()

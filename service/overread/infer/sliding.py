@@ -18,11 +18,12 @@ from monai.utils import BlendMode, fall_back_tuple, look_up_option
 from monai.utils.enums import PytorchPadMode
 from torch import Tensor
 
-from overread.infer import windows
+from overread.infer import heap, windows
 
 Predict = Callable[[Tensor], Any]
 Box = tuple[slice, ...]
 LEAST = 1e-30  # where no window looked
+TIDY = 3  # batches of windows; pages that were given back are paid for when they are asked for again
 
 
 class Odd(Exception):
@@ -67,6 +68,8 @@ class Look:
         for n in range(0, len(keep), at_once):
             some = keep[n : n + at_once]
             sums.add(some, self._answer(padded, some, roi, predict))
+            if n // at_once % TIDY == 0:
+                heap.give_back()
             ahead = keep[n + at_once][0].start if n + at_once < len(keep) else padded.shape[1]
             yield from sums.done(ahead, inside)
 
