@@ -10,7 +10,8 @@ demo: $(VENV)/.runtime
 	$(BIN)/overread demo $(if $(STUDY),--study "$(STUDY)")
 
 test: $(VENV)/.dev peers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not alone" -n 3 --dist loadfile
+	$(BIN)/python -m pytest -m alone
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check service tests

@@ -46,7 +46,7 @@ BF16: dict[str, dict[str, Any]] = {"overread": {}, "overread, bfloat16": {"preci
 CASES = {
     "spleen, decisive weights": Case("spleen_ct_segmentation", "decisive", ways=BF16),
     "spleen, random weights": Case("spleen_ct_segmentation", "random", ways=BF16),
-    "wholeBody, 105 classes": Case("wholeBody_ct_segmentation", "random", {"init_filters": 8}),
+    "wholeBody, 105 classes": Case("wholeBody_ct_segmentation", "decisive", {"init_filters": 8}),
     "spleen with 105 classes": Case("spleen_ct_segmentation", "random", {"out_channels": 105}, plain=False),
 }
 

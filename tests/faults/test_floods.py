@@ -23,6 +23,8 @@ from wire import Gone, Turned, Wire, associate_rq, p_data
 
 from overread.simulate.scanner import Patience, send
 
+pytestmark = pytest.mark.alone
+
 Make = Callable[..., Service]
 Crowd = Callable[..., list[socket.socket]]
 MANY = 200

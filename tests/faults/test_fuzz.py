@@ -24,6 +24,8 @@ from material import kept
 from vitals import MB, Vitals, vitals
 from wire import ANSWER, ASSOCIATE_AC, P_DATA, RELEASE_RQ, STORE_RQ, Wire, associate_rq, command_values
 
+pytestmark = pytest.mark.alone
+
 CASES = int(os.environ.get("OVERREAD_FUZZ_CASES", "3000"))
 SEED = os.environ.get("OVERREAD_FUZZ_SEED", "1")
 DEADLINE_S = 10.0

@@ -18,6 +18,8 @@ from wire import Turned, associated
 
 from overread.domain.errors import Unreachable
 
+pytestmark = pytest.mark.alone
+
 Make = Callable[..., Service]
 
 

@@ -16,6 +16,8 @@ from material import element, header, make, meta_value, new_uid, stored_files
 from vitals import MB, forget_peak, peak_rss
 from wire import EXPLICIT, WORD_FRAMES, Wire, associated
 
+pytestmark = pytest.mark.alone
+
 HUGE_MB, FRAME_MB = 2048, 2
 SENDERS, EACH_MB = 40, 4
 BASE, EACH_ASSOCIATION = 64 * MB, 2 * MB

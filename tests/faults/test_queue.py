@@ -19,7 +19,7 @@ from house import Service, Study, wait_for
 from overread.domain.peer import Peer
 from overread.simulate.scanner import Patience, send
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 BACKLOG, OF_THEM_STAT = 200, 50
 SECONDS_BETWEEN_KILLS = 2.0

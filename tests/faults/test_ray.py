@@ -30,6 +30,7 @@ from overread.wiring.executors import executor
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     # Ray's own, while it is imported and when it is shut down.
     *(pytest.mark.filterwarnings(f"ignore::{name}") for name in ("DeprecationWarning", "FutureWarning")),
     *(pytest.mark.filterwarnings(f"ignore::{name}") for name in ("ResourceWarning", "UserWarning")),

@@ -17,6 +17,8 @@ from material import Made, kept, make
 from vitals import MB, Vitals, vitals
 from wire import Wire
 
+pytestmark = pytest.mark.alone
+
 ASSOCIATIONS = int(os.environ.get("OVERREAD_SOAK", "20000"))
 THREADS, WARM_UP = 4, 60
 SLACK_BYTES, SLACK_COUNT = 16 * MB, 3

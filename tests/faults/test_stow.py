@@ -19,6 +19,8 @@ from vitals import MB, forget_peak, peak_rss, vitals
 
 from overread.spool.meta import file_meta
 
+pytestmark = pytest.mark.alone
+
 BOUNDARY = "frontier"
 MEDIA = f"multipart/related; type=application/dicom; boundary={BOUNDARY}"
 CT, WORD_FRAMES, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7.3", "1.2.840.10008.1.2.1"

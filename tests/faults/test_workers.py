@@ -27,6 +27,8 @@ from overread.domain.volume import Volume
 from overread.infer import segments
 from overread.infer.pool import Terms, WorkerPool
 
+pytestmark = pytest.mark.alone
+
 MB = 1 << 20
 
 

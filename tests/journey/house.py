@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,28 @@ def wait_for(predicate: Callable[[], Any], seconds: float, what: str | Callable[
         time.sleep(0.1)
 
 
+def _ports() -> Iterator[int]:
+    """Ports that no outgoing connection takes by chance, in turn; another thousand for each process of a run."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 20_000 + number % 10 * 1_000
+    yield from itertools.islice(itertools.cycle(range(first, first + 1_000)), os.getpid() % 1_000, None)
+
+
+_ports_in_turn = _ports()
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of loopback that nobody uses."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    return list(itertools.islice(filter(_is_free, _ports_in_turn), count))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as one:
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 # --- settings --------------------------------------------------------------------------------------------------------

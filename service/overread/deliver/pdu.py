@@ -11,11 +11,9 @@ Pair = tuple[str, str]
 ASSOCIATE_RQ, ASSOCIATE_AC, ASSOCIATE_RJ, P_DATA_TF, RELEASE_RQ, RELEASE_RP, ABORT = range(1, 8)
 HEADER = struct.Struct(">BxL")
 COMMAND, LAST = 0x01, 0x02
-MOST_CONTEXTS = 128
 OUR_MAX_PDU_BYTES = 131_072
 # Larger ones bring nothing more, and peers that announce "no limit" (0) do not always mean it.
 LARGEST_SENT_BYTES = 131_072
-SMALLEST_SENT_BYTES = 4_096
 
 _APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 

@@ -23,7 +23,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
-FRAME_GROUPS, PIXELS, ITEM, DELIMITER = 0x52009230, 0x7FE00010, 0xFFFEE000, 0xFFFEE0DD
+FRAME_GROUPS, PIXELS, ITEM = 0x52009230, 0x7FE00010, 0xFFFEE000
 EVIDENCE, CONTENT = 0x0040A375, 0x0040A730
 FLOAT_PIXELS = 0x7FE00008
 _LONG = frozenset(b.encode() for b in ["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])

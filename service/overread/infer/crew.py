@@ -38,13 +38,11 @@ class Crew:
                 self._pool = None
                 torch.set_num_threads(before)
 
-    def __call__(self, windows: torch.Tensor) -> Any:
-        """The answer to ``windows`` (n, channels, x, y, z)."""
+    def __call__(self, windows: torch.Tensor) -> Iterator[Any]:
+        """The answers to ``windows`` (n, channels, x, y, z): to the first of them, and so on, as they are asked for."""
         if self._pool is None or len(windows) < 2 or windows.is_cuda:
-            return self._network(windows)
-        answers = list(self._pool.map(self._one, windows.chunk(self.members)))
-        whole = all(isinstance(answer, torch.Tensor) for answer in answers)
-        return torch.cat(answers) if whole else answers
+            return iter((self._network(windows),))
+        return self._pool.map(self._one, windows.chunk(self.members))
 
     def _one(self, windows: torch.Tensor) -> Any:
         with torch.inference_mode(), self._around():

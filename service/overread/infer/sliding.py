@@ -20,7 +20,7 @@ from torch import Tensor
 
 from overread.infer import heap, windows
 
-Predict = Callable[[Tensor], Any]
+Predict = Callable[[Tensor], Iterator[Any]]
 Box = tuple[slice, ...]
 LEAST = 1e-30  # where no window looked
 TIDY = 3  # batches of windows; pages that were given back are paid for when they are asked for again
@@ -56,7 +56,7 @@ class Look:
 
     def rows(self, image: Tensor, predict: Predict) -> Iterator[Row]:
         """All rows of ``image`` (channels, x, y, z) in turn. Raises Odd before the first when ``predict`` answers with
-        anything but one tensor (windows, classes, x, y, z) of the windows' size."""
+        anything but tensors (windows, classes, x, y, z) of the windows' size, together as many as there are windows."""
         roi = fall_back_tuple(self.roi, image.shape[1:])
         padded, before = _padded(image, roi, self)
         boxes = _boxes(tuple(padded.shape[1:]), roi, self.overlap)
@@ -67,18 +67,30 @@ class Look:
         at_once = windows.batch(self.batch)
         for n in range(0, len(keep), at_once):
             some = keep[n : n + at_once]
-            sums.add(some, self._answer(padded, some, roi, predict))
+            answers = self._answers(padded, some, roi, predict)
+            for box in some:
+                yield from sums.done(box[0].start, inside)
+                sums.add(box, next(answers))
             if n // at_once % TIDY == 0:
                 heap.give_back()
             ahead = keep[n + at_once][0].start if n + at_once < len(keep) else padded.shape[1]
             yield from sums.done(ahead, inside)
 
-    def _answer(self, padded: Tensor, boxes: Sequence[Box], roi: Sequence[int], predict: Predict) -> Tensor:
-        answer = predict(torch.cat([padded[(None, slice(None), *box)] for box in boxes]))
-        fits = isinstance(answer, Tensor) and answer.ndim == 5 and len(answer) == len(boxes)
-        if not fits or tuple(answer.shape[2:]) != tuple(roi):
+    def _answers(
+        self, padded: Tensor, boxes: Sequence[Box], roi: Sequence[int], predict: Predict
+    ) -> Iterator[Tensor]:
+        """(classes, x, y, z) for each of ``boxes``."""
+        lacking = len(boxes)
+        for some in predict(torch.cat([padded[(None, slice(None), *box)] for box in boxes])):
+            if not isinstance(some, Tensor) or some.ndim != 5 or tuple(some.shape[2:]) != tuple(roi):
+                raise Odd
+            lacking -= len(some)
+            if lacking < 0:
+                raise Odd
+            yield from some.float().contiguous()
+            del some
+        if lacking:
             raise Odd
-        return answer.float().contiguous()
 
     def _weight(self, roi: tuple[int, ...], device: torch.device) -> Tensor | None:
         """(x, y, z); None where all weigh 1."""
@@ -124,20 +136,23 @@ class _Sums:
         self._like = torch.empty(0)
         self._next = 0
 
-    def add(self, boxes: Sequence[Box], answer: Tensor) -> None:
-        """The answers (windows, classes, x, y, z) to the windows ``boxes``."""
-        self._like = answer[0, :, 0, 0, 0]
+    def add(self, box: Box, answer: Tensor) -> None:
+        """The answer (classes, x, y, z) to the window ``box``, which is used up."""
+        self._like = torch.empty_like(answer[:, 0, 0, 0])
         if self._weight is not None:
             answer *= self._weight
-        for (xs, ys, zs), window in zip(boxes, answer, strict=True):
-            for start, stop in pairwise(e for e in self._ends if xs.start <= e <= xs.stop):
-                self._open(start, stop)
-                part = slice(start - xs.start, stop - xs.start)
-                self._sums[start][:, :, ys, zs] += window[:, part]
-                self._counts[start][:, ys, zs] += 1 if self._weight is None else self._weight[part]
+        xs, ys, zs = box
+        for start, stop in pairwise(e for e in self._ends if xs.start <= e <= xs.stop):
+            self._open(start, stop)
+            part = slice(start - xs.start, stop - xs.start)
+            self._sums[start][:, :, ys, zs] += answer[:, part]
+            self._counts[start][:, ys, zs] += 1 if self._weight is None else self._weight[part]
 
     def done(self, ahead: int, inside: Box) -> Iterator[Row]:
-        """The rows before ``ahead``, where a window begins or all end, without what was padded."""
+        """The rows before ``ahead``, where a window begins or all end, without what was padded; none as long as no
+        answer has told how many classes there are."""
+        if not len(self._like):
+            return
         xs, ys, zs = inside
         for start, stop in pairwise(e for e in self._ends if self._next <= e <= ahead):
             self._open(start, stop)

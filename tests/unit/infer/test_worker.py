@@ -22,6 +22,8 @@ from overread.infer.worker import WorkerProcess
 
 from .conftest import DIRECTIONS, THRESHOLD, with_timeout
 
+pytestmark = pytest.mark.alone
+
 Volumes = Callable[..., Volume]
 
 
