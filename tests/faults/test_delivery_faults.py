@@ -42,6 +42,8 @@ from overread.simulate.pacs import Pacs
 from overread.simulate.web import Web
 from overread.spool.answers import AnswerBox
 
+pytestmark = pytest.mark.alone
+
 RESULTS, AT_ONCE = 4, 16
 TIMEOUT_S = 2.0
 FOR_EVER_S = 7 * 86400.0

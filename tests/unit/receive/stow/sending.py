@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import json
 import socket
 from collections.abc import Iterable, Sequence
@@ -70,7 +71,20 @@ class Reply:
         return [item["00081197"]["Value"][0] for item in self.json.get("0008119A", {}).get("Value", [])]
 
 
-def read_reply(wire: socket.socket, method: str = "POST") -> Reply:
+class Kept(io.BufferedReader):
+    """What was read of a socket beyond one response, for the next."""
+
+    def __init__(self, wire: socket.socket) -> None:
+        super().__init__(wire.makefile("rb", buffering=0))  # type: ignore[arg-type]
+
+    def makefile(self, _mode: str) -> Kept:
+        return self
+
+    def close(self) -> None:
+        """A response closes what it was read from."""
+
+
+def read_reply(wire: socket.socket | Kept, method: str = "POST") -> Reply:
     """The next response on a socket."""
     with contextlib.closing(http.client.HTTPResponse(wire, method=method)) as response:
         response.begin()

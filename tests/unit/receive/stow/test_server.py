@@ -11,7 +11,7 @@ from overread.domain.events import InstanceReceived, InstanceRefused, RequestAns
 
 from ..conftest import until
 from .conftest import Clinic
-from .sending import BOUNDARY, PART, RELATED, chunked, exchange, head, part10, post, read_reply, related, store
+from .sending import BOUNDARY, PART, RELATED, Kept, chunked, exchange, head, part10, post, read_reply, related, store
 
 Start = Callable[..., Clinic]
 Slices = list[tuple[str, bytes]]
@@ -51,7 +51,8 @@ def test_one_connection_serves_many_requests_also_sent_ahead(
         asked += head(line) + (chunked(body, 1000) if in_chunks else body)
     with socket.create_connection(("127.0.0.1", home.port), 10) as wire:
         wire.sendall(asked)
-        replies = [read_reply(wire) for _ in range(6)]
+        kept = Kept(wire)
+        replies = [read_reply(kept) for _ in range(6)]
     assert [r.stored for r in replies] == [[uid] for uid, _ in ct_bytes[:6]]
 
 
