@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 import mischief
@@ -24,7 +23,6 @@ from overread.domain.geometry import stack
 from overread.domain.pace import Pace
 from overread.domain.study import Instance
 from overread.domain.volume import Volume
-from overread.infer import segments
 from overread.infer.pool import Terms, WorkerPool
 
 pytestmark = pytest.mark.alone
@@ -301,29 +299,6 @@ def test_an_urgent_reading_without_room_has_a_usual_one_make_way(
         assert [type(e) for e in faults] == [Outranked]
     finally:
         pool.close()
-
-
-def test_what_a_killed_keeper_left_in_shared_memory_is_removed(tmp_path: Path) -> None:
-    """And only that: what a living process holds stays."""
-    mine = SharedMemory(f"{segments.prefix()}0", create=True, size=64)
-    code = (
-        "import os, sys\n"
-        "from overread.infer import segments\n"
-        "from pathlib import Path\n"
-        "name = segments.prefix() + '0'\n"
-        "(Path('/dev/shm') / name).write_bytes(b'x')\n"
-        "print(name)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    name = done.stdout.strip()
-    try:
-        assert (Path("/dev/shm") / name).exists()
-        assert segments.clean() >= 1
-        assert not (Path("/dev/shm") / name).exists()
-        assert (Path("/dev/shm") / mine.name).exists()
-    finally:
-        mine.close()
-        mine.unlink()
 
 
 def test_what_a_model_has_started_ends_with_it(

@@ -16,7 +16,6 @@ from overread.domain.pace import Pace
 from overread.domain.reading import Reading
 from overread.domain.volume import Volume
 from overread.domain.warm import Warm
-from overread.infer import segments
 from overread.infer.footprints import Footprint, Footprints
 from overread.infer.room import SHARE_OF_MACHINE, Room, Seat, machine_bytes
 from overread.infer.worker import WorkerProcess
@@ -66,7 +65,6 @@ class WorkerPool:
         self._lean: dict[str, int] = {}
         self._noted: set[str] = set()
         self._closed = False
-        segments.clean()
 
     def warm(self, card: Card, count: int = 1) -> None:
         """Load a model into ``count`` processes before they are needed; raises CardError or WorkerLost."""

@@ -104,11 +104,11 @@ def test_a_model_that_crashes_takes_down_its_own_process_only(card: Card, volume
     np.testing.assert_array_equal(pool.read(card, [volume()], lambda _: None).label_map, volume().voxels > THRESHOLD)
     second = pool.pids()["threshold"]
     assert second != first
-    with pytest.raises(WorkerLost, match=r"ended by SIGKILL \(the system may have run out of memory\)"):
+    with pytest.raises(WorkerLost, match="ended by SIGKILL, and not by overread"):
         pool.read(card, [volume(deed=2002)], lambda _: None)
     assert pool.pids() == {}
     died = [e.reason for e in events if isinstance(e, WorkerDied)]
-    assert died == ["crash", "memory"]
+    assert died == ["crash", "crash"]
     assert [(e.model, e.device) for e in events if isinstance(e, ModelLoaded)] == [("threshold", "cpu")] * 2
     pool.close()
 
