@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -27,6 +25,7 @@ from overread.infer.discreet import discreet
 from overread.infer.frames import Inbox, Nonsense
 from overread.infer.parcel import unpack
 from overread.infer.protocol import STOP, TASK, Done, Failed, Message, Progressed, Ready, Start, Task
+from overread.infer.scratch import Scratch
 from overread.infer.witness import Witness
 
 LOADING_S = 300.0
@@ -60,11 +59,11 @@ class WorkerProcess:
         folder: Path | None = None,
     ) -> None:
         self.card, self._memory_bytes = card, memory_bytes
-        self._scratch = tempfile.mkdtemp(prefix="overread-model-", dir=folder)
+        self._scratch = Scratch(folder)
         # A GPU's driver maps far more than it uses; there the watch over what is resident must do.
         data_bytes = memory_bytes if device == "cpu" else 0
         confine = "off" if card.engine == "external" else confine  # it confines its program itself, see ``confine``
-        cage = Cage(self._scratch, _readable(card), data_bytes, confine)
+        cage = Cage(self._scratch.path, _readable(card), data_bytes, confine)
         born = nursery.start(cage, Start(card, device, threads, confine))
         self._guard, self._pid, self._channel = born.guard, born.pid, born.channel
         self._inbox, self._tray = Inbox(born.channel), -1
@@ -88,6 +87,11 @@ class WorkerProcess:
     def peak_bytes(self) -> int:
         """The most memory that it was seen to hold in this reading, or the last one."""
         return self._witness.peak_bytes
+
+    @property
+    def seen_bytes(self) -> int:
+        """How much memory it held when it was looked at last."""
+        return self._witness.resident_bytes
 
     @property
     def resident_bytes(self) -> int:
@@ -153,7 +157,7 @@ class WorkerProcess:
         with suppress(OSError):
             self._channel.shutdown(socket.SHUT_RDWR)
         self._channel.close()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.remove()
 
     def _give(self, task: Task, voxels: list[int]) -> None:
         book = blocks.written(pickle.dumps(task))
@@ -218,11 +222,11 @@ class WorkerProcess:
 
     def _watch(self, passed_s: float, patience_s: float) -> None:
         if passed_s > patience_s:
-            raise self._ended(f"the model did not answer within {patience_s:g} s; it was ended", "timeout")
+            raise self.ended(f"the model did not answer within {patience_s:g} s; it was ended", "timeout")
         resident = self._witness.look()
         if self._memory_bytes and resident > self._memory_bytes:
             most = self._memory_bytes / MB
-            raise self._ended(f"the model took more than its {most:.0f} MB of memory and was ended", "memory")
+            raise self.ended(f"the model took more than its {most:.0f} MB of memory and was ended", "memory")
 
     def _stop(self) -> None:
         """Ask it to stop between two batches of windows, and end it when it does not soon, or leaves others behind."""
@@ -255,20 +259,20 @@ class WorkerProcess:
     def _rested(self) -> float:
         return self.rested_s + (time.monotonic() - self._resting_since if self._resting_since else 0.0)
 
-    def _ended(self, text: str, kind: str) -> WorkerLost:
-        """End it for a reason of ours."""
+    def ended(self, text: str, kind: str) -> WorkerLost:
+        """End it for a reason of ours, ``kind`` as in ``domain.death``; returns what is to be raised."""
         self.kill()
         return WorkerLost(text, kind, self._witness.death(kind, self._guard.returncode, self._sources))
 
     def _broken(self) -> WorkerLost:
         """It says what no process of ours says: somebody else speaks there, and nothing of it counts."""
-        return self._ended("what the model's process sent is no message of ours; it was ended", "crash")
+        return self.ended("what the model's process sent is no message of ours; it was ended", "crash")
 
     def _lost(self) -> WorkerLost:
         with suppress(subprocess.TimeoutExpired):
             self._guard.wait(2)
         if self.alive:  # it has closed its channel and lives on: nothing good will come of it
-            return self._ended("the model's process closed its channel and was ended", "crash")
+            return self.ended("the model's process closed its channel and was ended", "crash")
         code, by_us = self._guard.returncode, self._ending
         self.kill()
         short = code == -signal.SIGKILL and not by_us and self._witness.killed_for_memory()
@@ -287,7 +291,7 @@ class WorkerProcess:
         reason += f" ({place})" if place else ""
         if message.kind == "device":
             # The device's context is broken for good in that process.
-            return self._ended(f"the device failed: {reason}", "device")
+            return self.ended(f"the device failed: {reason}", "device")
         self._end_what_is_left()
         if message.kind == "card":
             return CardError(reason)

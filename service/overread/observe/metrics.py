@@ -287,6 +287,7 @@ class Metrics:
             events.JobMoved: self._job_moved,
             events.ModelLoaded: self._model_loaded,
             events.ModelUnloaded: self._model_unloaded,
+            events.ModelReplaced: lambda e: self._forget(self._bound("model", e.model)),
             events.WorkerDied: self._worker_died,
             events.WorkerUnconfined: lambda e: self._unconfined.labels("open" if e.network else "closed").inc(),
             events.MemoryShort: lambda e: self._shortages.labels(

@@ -62,7 +62,7 @@ def test_progress_grows_to_one(worker: WorkerProcess, volume: Volumes) -> None:
     [
         (2003, Stumbled, "the model failed: SystemExit: 3"),
         (2004, WorkerLost, "out of memory: MemoryError: cannot allocate"),
-        (2006, Stumbled, "the model failed: ValueError: a model's own fault"),
+        (2006, Stumbled, r"the model failed: ValueError: a model's own fault \(scripts/mischief.py:\d+ in __call__\)"),
         (2011, CardError, "the bundle's output has shape"),
         (2012, CardError, "the bundle's output has values outside 0 to 65535"),
         (2013, CardError, "the bundle's output has values that are no numbers"),
