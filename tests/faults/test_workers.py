@@ -47,7 +47,7 @@ WAYS = {
     "swell": (WorkerLost, "took more than its 400 MB of memory and was ended", ("memory", "SIGKILL")),
     "device": (WorkerLost, "the device failed: RuntimeError: CUDA error", ("device", "SIGKILL")),
     "hog": (WorkerLost, "out of memory", None),
-    "raise": (Stumbled, r"ValueError: a model's own fault \(engine/mischief_engine.py:\d+ in raise_\)", None),
+    "raise": (Stumbled, r"ValueError: a model's own fault \(.*mischief_engine.py:\d+ in raise_\)", None),
     "nan": (Stumbled, "holds values that are no numbers", None),
     "shape": (CardError, "answers an array of", None),
 }

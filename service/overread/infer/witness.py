@@ -16,7 +16,7 @@ from overread.infer.discreet import discreet
 from overread.infer.evidence import helpful
 
 KEPT = 32768  # a crash may list all of some hundred modules
-FAMILY_S = 0.5  # how often its children are looked for, which takes a look at all processes of the machine
+FAMILY_S = 0.5  # how often its children are looked at, which takes a look at all processes of the machine
 VMSTAT = Path("/proc/vmstat")
 
 
@@ -28,8 +28,7 @@ class Witness:
         self._pid, self._guard, self._shared = pid, guard, shared
         self._status, self._forget = Path(f"/proc/{pid}/status"), Path(f"/proc/{pid}/clear_refs")
         self._said: deque[bytes] = deque(maxlen=KEPT // 16)
-        self._others: list[int] = []
-        self._looked_at = 0.0
+        self._family_bytes, self._looked_at = 0, 0.0
         self._oom_kills = oom_kills()
         self.resident_bytes = self.peak_bytes = 0
         self._listener = threading.Thread(target=self._listen, args=(said,), name=f"said-{pid}", daemon=True)
@@ -38,13 +37,11 @@ class Witness:
     def look(self) -> int:
         """How many bytes the family holds; what cannot be read, for the process is gone, stays as it was seen last."""
         if time.monotonic() - self._looked_at > FAMILY_S:
-            self._others, self._looked_at = self.children(), time.monotonic()
+            others, self._looked_at = self.children(), time.monotonic()
+            self._family_bytes = family.held_bytes([self._pid, *others]) if others else 0
         with suppress(OSError, ValueError, KeyError):  # of one that has ended nothing is said
             found = dict(line.split(":", 1) for line in self._status.read_text().splitlines() if line.startswith("Vm"))
-            held = _bytes(found["VmRSS"])
-            if self._others:
-                held = max(held, family.held_bytes([self._pid, *self._others]))
-            self.resident_bytes = held + self._shared()
+            self.resident_bytes = max(_bytes(found["VmRSS"]), self._family_bytes) + self._shared()
             self.peak_bytes = max(self.peak_bytes, self.resident_bytes, _bytes(found["VmHWM"]))
         return self.resident_bytes
 

@@ -60,11 +60,8 @@ class WorkerProcess:
     ) -> None:
         self.card, self._memory_bytes = card, memory_bytes
         self._scratch = Scratch(folder)
-        # A GPU's driver maps far more than it uses; there the watch over what is resident must do.
-        data_bytes = memory_bytes if device == "cpu" else 0
         confine = "off" if card.engine == "external" else confine  # it confines its program itself, see ``confine``
-        cage = Cage(self._scratch.path, _readable(card), data_bytes, confine)
-        born = nursery.start(cage, Start(card, device, threads, confine))
+        born = _born(Start(card, device, threads, confine), memory_bytes, self._scratch)
         self._guard, self._pid, self._channel = born.guard, born.pid, born.channel
         self._inbox, self._tray = Inbox(born.channel), -1
         self._witness = Witness(born.pid, born.guard.pid, born.said, self._filled)
@@ -303,6 +300,16 @@ class WorkerProcess:
             return Canceled(reason)
         said = self._witness.said(self._sources)[-LAST_WORDS:]
         return Stumbled(f"the model failed: {reason}{f'; it said last: {said}' if said else ''}")
+
+
+def _born(start: Start, memory_bytes: int, scratch: Scratch) -> nursery.Newborn:
+    # A GPU's driver maps far more than it uses; there the watch over what is resident must do.
+    data_bytes = memory_bytes if start.device == "cpu" else 0
+    try:
+        return nursery.start(Cage(scratch.path, _readable(start.card), data_bytes, start.confine), start)
+    except BaseException:
+        scratch.remove()
+        raise
 
 
 def _held(stack: ExitStack, block: int) -> int:
