@@ -96,6 +96,26 @@ def test_children_of_a_process_that_was_killed_end_too(pool: WorkerPool, card: C
     assert not runs(seen[0])
 
 
+def test_children_of_a_process_whose_keeper_was_killed_end_too(tmp_path: Path) -> None:
+    model = (
+        "import os, subprocess, sys, time\n"
+        "from overread.infer import guard\n"
+        "guard.stand(os.pipe()[1], os.dup(0), os.getppid())\n"
+        "print(os.getpid(), subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    keeper = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {model!r}])"
+    with subprocess.Popen([sys.executable, "-c", keeper], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        pids = [int(word) for word in process.stdout.readline().split()]
+        assert all(runs(pid) for pid in pids)
+        process.kill()
+    deadline = time.monotonic() + 10
+    while any(runs(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_reading_that_nobody_wants_leaves_no_children(pool: WorkerPool, card: Card, volume: Volumes) -> None:
     pool.warm(card)
     pid, seen = pool.pids()["mischief"], []
