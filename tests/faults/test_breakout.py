@@ -131,8 +131,9 @@ def test_a_reading_that_nobody_wants_leaves_no_children(pool: WorkerPool, card: 
     assert pool.pids() == {}, "its process had one more child than before, and must have gone with it"
 
 
-def test_what_a_process_has_started_counts_as_its_memory(pool: WorkerPool, card: Card, volume: Volumes) -> None:
+def test_what_a_process_has_started_counts_as_its_memory(pool: WorkerPool, house: Path, volume: Volumes) -> None:
     """Eight children of 100 MB, with 400 MB allowed."""
+    card = read_card(mischief.model(house / "models", runtime="timeout_s = 30\nmemory_mb = 400"))
     with pytest.raises(WorkerLost, match="took more than its 400 MB of memory") as failure:
         pool.read(card, [volume("swarm")], silent)
     assert failure.value.kind == "memory"
