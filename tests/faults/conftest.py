@@ -9,5 +9,6 @@ TESTS = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(TESTS / "faults"), str(TESTS / "journey"), str(TESTS / "unit" / "receive")]
 
 from fixtures import service, tiny_models
+from keeping import card, events, house, pool, volume
 
-__all__ = ["service", "tiny_models"]
+__all__ = ["card", "events", "house", "pool", "service", "tiny_models", "volume"]

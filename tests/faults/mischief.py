@@ -19,17 +19,22 @@ from overread.simulate.study import write_study
 FIRST = 3000  # no phantom is as bright
 DEEDS = (
     *("well", "segfault", "exit", "abort", "hang", "hog", "swell", "raise", "shape", "nan", "device", "dial", "write"),
-    *("chatter", "slow", "spawn", "busy"),
+    *("chatter", "slow", "spawn", "busy", "garbage", "half", "torrent", "smuggle", "forge", "orphan", "litter", "hide"),
+    *("swarm", "name", "grow"),
 )
 WINDOW_S = 0.25
+MB = 1 << 20
 
 ENGINE = '''
 """What each number does."""
 
 import ctypes
+import json
 import mmap
 import os
+import pickle
 import socket
+import struct
 import subprocess
 import time
 
@@ -146,6 +151,103 @@ class Mischief:
         print("child", hex(child.pid), flush=True)
         time.sleep(600)
 
+    def garbage(self, found, progress):
+        for number in range(3, 64):
+            try:
+                os.write(number, b"garbage" * 100)
+            except OSError:
+                pass
+        time.sleep(600)
+
+    def half(self, found, progress):
+        for number in channels():
+            os.write(number, struct.pack(">I", 100000) + b"x" * 10)
+        time.sleep(600)
+
+    def torrent(self, found, progress):
+        text = json.dumps({{"message": "Progressed", "fraction": 0.5}}).encode()
+        while True:
+            for number in channels():
+                os.write(number, struct.pack(">I", len(text)) + text)
+
+    def smuggle(self, found, progress):
+        class Code:
+            def __reduce__(self):
+                return os.system, ("touch " + os.environ["MISCHIEF_TARGET"],)
+
+        said = pickle.dumps(Code())
+        for number in channels():
+            os.write(number, struct.pack(">i", len(said)) + said)
+        time.sleep(600)
+
+    def forge(self, found, progress):
+        """An answer of a few lines that speaks of many gigabytes."""
+        array = {{"role": "mask", "dtype": "bool", "shape": list(found.shape), "offset": 0}}
+        arrays = [{{**array, "value": n}} for n in range(1, 9000)]
+        parcel = {{"arrays": arrays, "boxes": [], "classes": [], "notes": []}}
+        said = {{"message": "Done", "parcel": parcel, "seconds": 1.0, "device_peak_bytes": 0}}
+        text = json.dumps(said).encode()
+        for number in channels():
+            os.write(number, struct.pack(">I", len(text)) + text)
+        time.sleep(600)
+
+    def orphan(self, found, progress):
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        print("child", hex(child.pid), flush=True)
+        os._exit(5)
+
+    def litter(self, found, progress):
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        open(os.environ["HOME"] + "/child", "w").write(str(child.pid))
+        self.slow(found, progress)
+
+    def swarm(self, found, progress):
+        for _ in range(8):
+            if os.fork() == 0:
+                held = np.ones(100 << 20, np.uint8)
+                time.sleep(600)
+                os._exit(len(held) > 0)
+        time.sleep(600)
+
+    def grow(self, found, progress):
+        held = []
+        for n in range(30):
+            if n < 10:
+                held.append(np.ones(30 << 20, np.uint8))
+            time.sleep(0.1)
+            progress(n / 30)
+
+    def hide(self, found, progress):
+        said = []
+        for path in (os.environ["MISCHIEF_TARGET"], "/dev/shm/mischief-new"):
+            try:
+                with open(path, "r+b" if os.path.exists(path) else "wb") as file:
+                    file.write(b"x" * 64)
+                said.append("written")
+            except OSError as error:
+                said.append(type(error).__name__)
+        try:
+            said.append(" ".join(os.listdir("/dev/shm")))
+        except OSError as error:
+            said.append(type(error).__name__)
+        return said
+
+    def name(self, found, progress):
+        print("a look at", os.environ["MISCHIEF_SAYS"], flush=True)
+        raise ValueError("no room: " + os.environ["MISCHIEF_SAYS"] + ", 1.2.840.113619.2.55.3.604688119, 123456789")
+
+
+def channels():
+    """The descriptors by which this process talks."""
+    found = []
+    for number in range(3, 64):
+        try:
+            if os.readlink(f"/proc/self/fd/{{number}}").startswith("socket:"):
+                found.append(number)
+        except OSError:
+            pass
+    return found
+
 
 setattr(Mischief, "raise", Mischief.raise_)
 '''
@@ -201,6 +303,10 @@ def study(folder: Path, deed: str, salt: str) -> Study:
     phantom.hu[2, 10, 10] = FIRST + DEEDS.index(deed)
     files = write_study(phantom, folder / salt, seed=1, uid_salt=salt)
     return Study(str(dcmread(files[0], specific_tags=["StudyInstanceUID"]).StudyInstanceUID), tuple(files))
+
+
+def silent(_fraction: float) -> None:
+    """Nobody is told."""
 
 
 def voxels(deed: str) -> np.ndarray[tuple[int, int, int], np.dtype[np.int16]]:

@@ -196,7 +196,7 @@ def test_a_backlog_is_drained_while_workers_are_killed(
         while not (done := service.rows("SELECT COUNT(*) FROM job WHERE state = 'COMPLETED'") == [(BACKLOG,)]):
             if time.monotonic() - last > SECONDS_BETWEEN_KILLS:
                 last = time.monotonic()
-                victims = [p.pid for p in house.below(roles["work"].pid) if "spawn_main" in p.command]
+                victims = house.models_below(roles["work"].pid)
                 if victims:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(random.Random(kills).choice(victims), signal.SIGKILL)

@@ -155,6 +155,13 @@ def below(pid: int) -> list[Process]:
     return found
 
 
+def models_below(pid: int) -> list[int]:
+    """The models' processes of a keeper, without their guards, of which each is the child and looks alike."""
+    family = [p for p in below(pid) if "overread.infer.entry" in p.command]
+    guards = {p.pid for p in family if p.parent == pid}
+    return [p.pid for p in family if p.parent in guards]
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs."""
     return any(p.pid == pid for p in processes())
@@ -258,7 +265,7 @@ class Service:
 
     def model_pids(self) -> list[int]:
         """The processes of warm models."""
-        return [p.pid for p in below(self.role_pid("work") or -1) if "spawn_main" in p.command]
+        return models_below(self.role_pid("work") or -1)
 
     # what it says
 

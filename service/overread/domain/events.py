@@ -179,6 +179,13 @@ class ModelUnloaded(Event):
 
 
 @dataclass(frozen=True)
+class ModelReplaced(Event):
+    """The model's process was ended after an error that the model has thrown, and a fresh one will take its place."""
+
+    model: str
+
+
+@dataclass(frozen=True)
 class WorkerDied(Event):
     """``reason`` is crash, timeout, memory or device; ``signal`` the name of the signal that ended it, or empty."""
 

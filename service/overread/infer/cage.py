@@ -22,12 +22,14 @@ PR_SET_PDEATHSIG, PR_CAPBSET_DROP = 1, 24
 SIGKILL = 9
 CAPABILITIES_3 = 0x20080522
 # What Python, torch, CUDA and the C library read; never settings, the spool, the ledger, keys or homes.
-SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/proc", "/sys", "/dev", "/run/nvidia-persistenced")
+SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/sbin", "/proc", "/sys", "/run/nvidia-persistenced")
 OF_ETC = (
     *("ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "timezone", "passwd", "group", "nsswitch.conf"),
     *("alternatives", "OpenCL", "nvidia", "mime.types", "os-release", "machine-id"),
 )
-WRITABLE = ("/dev", "/proc/self")  # shared memory, null, and the devices
+# Nothing else of /dev: no disks, and no shared memory, where a model could look for what is others' and leave its own.
+DEVICES = ("null", "zero", "full", "random", "urandom")
+ACCELERATORS = ("nvidia", "dri", "kfd", "accel")  # as their names begin
 NETWORK = "the network"
 
 
@@ -72,7 +74,7 @@ def enter(cage: Cage, keeper: int) -> Walls:
     if confined:
         build("no capabilities", _no_capabilities)
         build("no new privileges, no sockets", seccomp.restrict)
-        build("its own files only", lambda: landlock.restrict(_readable(cage), (cage.scratch, *WRITABLE)))
+        build("its own files only", lambda: landlock.restrict(_readable(cage), _writable(cage)))
     _die_with(keeper)
     closed = away or "no new privileges, no sockets" in had
     return Walls(tuple(had), tuple(lacking), not closed)
@@ -85,6 +87,12 @@ def _readable(cage: Cage) -> tuple[str, ...]:
     python = (sys.prefix, sys.base_prefix, sys.exec_prefix, ours, *modules)
     etc = tuple(f"/etc/{name}" for name in OF_ETC)
     return (*SYSTEM, *etc, *python, *cage.readable)
+
+
+def _writable(cage: Cage) -> tuple[str, ...]:
+    found = os.listdir("/dev")  # noqa: PTH208  # pathlib is not imported this early
+    devices = (f"/dev/{name}" for name in found if name in DEVICES or name.startswith(ACCELERATORS))
+    return (cage.scratch, "/proc/self", *devices)
 
 
 def _limit(cage: Cage) -> None:

@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import os
+import pickle
+import select
+import socket
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.shared_memory import SharedMemory
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from overread.domain.errors import CardError, Unfit
+from overread.domain.errors import CardError
 from overread.domain.lock import LOCK, require_trusted
 from overread.infer import heap, windows
+from overread.infer.blocks import mapped
 from overread.infer.cage import Walls
 from overread.infer.engines import Grid, Loaded, engine
+from overread.infer.failures import Stopped, failure
+from overread.infer.frames import framed
 from overread.infer.parcel import pack, require_placed
-from overread.infer.protocol import Done, Failed, Progressed, Ready, Start, Task
+from overread.infer.protocol import TASK, Done, Progressed, Ready, Start, Task
 
-MEMORY_SHORT = ("not enough memory", "out of memory", "bad_alloc", "bad alloc")
-# What torch raises when a GPU has failed: its context is broken, and so is every later call in this process.
-BROKEN_DEVICE = ("CUDA error", "CUDA driver error", "CUBLAS_STATUS", "CUDNN_STATUS", "device-side assert")
-STEP = 0.01  # a model with many small windows must not wait for the pipe at each
+STEP = 0.01  # a model with many small windows must not wait for the keeper at each
+MOST_VOLUMES = 64
 
 
-class Stopped(BaseException):
-    """Nobody wants the answer any more. No Exception, so that a model that catches those cannot go on."""
+@dataclass(frozen=True)
+class Where:
+    """The device on which a model is, and the folder in which its code is."""
+
+    device: str
+    folder: Path
 
 
-def main(pipe: Connection, start: Start, walls: Walls) -> None:
-    """Load the model, say so, and read what comes; ends when the pipe closes."""
+def main(channel: socket.socket, start: Start, walls: Walls) -> None:
+    """Load the model, say so, and read what comes; ends when the channel closes."""
     began = time.monotonic()
     try:
         if walls.open and start.confine == "required" and start.card.engine != "external":
@@ -42,16 +48,15 @@ def main(pipe: Connection, start: Start, walls: Walls) -> None:
         model, device = _load(start)
     except BaseException as error:
         # The edge of the process: whatever a model throws while loading is told to the keeper, SystemExit included.
-        pipe.send(_failure(error))
+        channel.sendall(framed(failure(error, start.card.folder)))
         return
-    pipe.send(Ready(device, time.monotonic() - began, _device_bytes(device), _gpus(), walls))
+    channel.sendall(framed(Ready(device, time.monotonic() - began, _device_bytes(device), _gpus(), walls)))
     while True:
-        try:
-            task = pipe.recv()
-        except EOFError:
+        word, given, _, _ = socket.recv_fds(channel, 1, MOST_VOLUMES + 2)
+        if not word:
             return
-        if isinstance(task, Task):  # a Stop that came too late is about nothing
-            pipe.send(_read(model, task, pipe, device))
+        if word == TASK:  # a STOP that came too late is about nothing
+            channel.sendall(_read(model, given, channel, Where(device, start.card.folder)))
 
 
 def _load(start: Start) -> tuple[Loaded, str]:
@@ -79,70 +84,49 @@ def _gpus() -> int:
     return int(torch.cuda.device_count()) if torch is not None and torch.cuda.is_available() else 0
 
 
-def _read(model: Loaded, task: Task, pipe: Connection, device: str) -> Done | Failed:
+def _read(model: Loaded, given: list[int], channel: socket.socket, where: Where) -> bytes:
+    """What is to be said of one task, framed."""
     began = time.monotonic()
-    blocks = [SharedMemory(name) for name in task.voxels]
-    _reset_peak(device)
+    _reset_peak(where.device)
     try:
-        volumes: list[Grid] = [
-            Grid(np.ndarray(task.shape, dtype, block.buf), task.affine, paths)
-            for dtype, block, paths in zip(task.dtypes, blocks, task.paths, strict=True)
-        ]
+        task, volumes = _opened(given)
         with windows.smaller(task.share):
-            reading = model.read(volumes, _between(pipe))
+            reading = model.read(volumes, _between(channel))
         require_placed(reading, task.shape)
-        parcel = pack(reading, task.answer)
-        del volumes
+        parcel = pack(reading, given[1])
+        return framed(Done(parcel, time.monotonic() - began, _device_peak(where.device)))
     except BaseException as error:
         # The edge of an attempt: the keeper decides what to do next.
-        return _failure(error)
+        return framed(failure(error, where.folder))
     finally:
-        _close(*blocks)
-        _release(device)
-    return Done(parcel, time.monotonic() - began, _device_peak(device))
+        for descriptor in given:
+            os.close(descriptor)
+        _release(where.device)
 
 
-def _between(pipe: Connection) -> Callable[[float], None]:
+def _opened(given: list[int]) -> tuple[Task, list[Grid]]:
+    """The task that came with some descriptors, see ``protocol.Task``."""
+    with open(given[0], "rb", closefd=False) as block:
+        task: Task = pickle.load(block)
+    voxels = [mapped(one, task.shape, dtype) for one, dtype in zip(given[2:], task.dtypes, strict=True)]
+    return task, [Grid(v, task.affine, paths) for v, paths in zip(voxels, task.paths, strict=True)]
+
+
+def _between(channel: socket.socket) -> Callable[[float], None]:
     """What is called between two batches of windows: tells how far it is, and hears whether to stop."""
     told = [0.0]
+    stop = select.poll()
+    stop.register(channel, select.POLLIN)
 
     def tell(fraction: float) -> None:
-        if fraction - told[0] >= STEP or fraction >= 1.0:
+        fraction = min(1.0, max(0.0, fraction))
+        if fraction - told[0] >= STEP or fraction >= 1.0 > told[0]:
             told[0] = fraction
-            pipe.send(Progressed(fraction))
-        if pipe.poll():
+            channel.sendall(framed(Progressed(fraction)))
+        if stop.poll(0):
             raise Stopped
 
     return tell
-
-
-def _close(*blocks: SharedMemory) -> None:
-    for block in blocks:
-        try:
-            block.close()
-        except BufferError:
-            # A failed reading may still hold a view in its traceback; the block goes with the process or the keeper.
-            continue
-
-
-def _failure(error: BaseException) -> Failed:
-    root = error
-    while root.__cause__ is not None:
-        root = root.__cause__
-    said = str(root)
-    text = f"{type(root).__name__}: {said}".splitlines()[0][:300]
-    if isinstance(error, Stopped):
-        return Failed("stopped", "nobody wants the answer any more")
-    if isinstance(error, CardError):
-        return Failed("card", str(error))
-    if isinstance(error, Unfit):
-        return Failed("unfit", str(error))
-    out_of_memory = isinstance(root, MemoryError) or "OutOfMemory" in type(root).__name__
-    if out_of_memory or any(words in said for words in MEMORY_SHORT):
-        return Failed("memory", text)
-    if type(root).__name__ == "AcceleratorError" or any(words in said for words in BROKEN_DEVICE):
-        return Failed("device", text)
-    return Failed("model", text)
 
 
 def _cuda(device: str) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path
 from overread.domain.errors import CardError
 from overread.domain.pipeline import External
 from overread.infer.discreet import discreet
+from overread.infer.family import descendants
 
 MB = 1 << 20
 TAIL = 4096
@@ -163,21 +164,6 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(10)
-
-
-def descendants(root: int) -> list[int]:
-    """All processes that a process has started, and those that they have."""
-    parents: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError, IndexError):
-            continue  # it has just ended
-    found, level = [], [root]
-    while level:
-        level = [pid for pid, parent in parents.items() if parent in level]
-        found += level
-    return found
 
 
 def _tree_mb(root: int) -> float:

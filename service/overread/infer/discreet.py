@@ -20,8 +20,13 @@ def discreet(text: str, sources: Iterable[Path]) -> str:
     """``text`` on one line, without UIDs, long numbers, and what is personal in the first source's header."""
     line = " ".join(text.split())
     for word in _personal(sources):
-        line = re.sub(re.escape(word), "…", line, flags=re.IGNORECASE)
+        line = re.sub(_pattern(word), "…", line, flags=re.IGNORECASE)
     return _LONG_NUMBER.sub("…", _UID.sub("…", line))
+
+
+def _pattern(word: str) -> str:
+    """Wherever it stands; a word of two letters only by itself, for it is in half of all others."""
+    return re.escape(word) if len(word) > 2 else rf"(?<![^\W_]){re.escape(word)}(?![^\W_])"
 
 
 def _personal(sources: Iterable[Path]) -> list[str]:

@@ -11,12 +11,20 @@ from pathlib import Path
 
 from overread.domain.card import Card
 from overread.domain.errors import Canceled, Outranked, OverreadError, Stumbled, WorkerLost
-from overread.domain.events import MemoryShort, ModelLoaded, ModelUnloaded, ReadingRested, WorkerDied, WorkerUnconfined
+from overread.domain.events import (
+    MemoryShort,
+    ModelLoaded,
+    ModelReplaced,
+    ModelUnloaded,
+    ReadingRested,
+    WorkerDied,
+    WorkerUnconfined,
+)
 from overread.domain.pace import Pace
 from overread.domain.reading import Reading
 from overread.domain.volume import Volume
 from overread.domain.warm import Warm
-from overread.infer import segments
+from overread.infer import scratch
 from overread.infer.footprints import Footprint, Footprints
 from overread.infer.room import SHARE_OF_MACHINE, Room, Seat, machine_bytes
 from overread.infer.worker import WorkerProcess
@@ -24,6 +32,7 @@ from overread.ports import Herald, Progress
 
 _log = logging.getLogger(__name__)
 LOOK_S = 0.2  # how often one that waits for room looks whether it is still wanted
+SUM_S = 0.25  # how often a reading looks at what all hold together
 LONGEST_REST_S = 600.0  # a reading that has rested for so long goes on beside the urgent ones
 SMALLER = 4  # batches of windows of a quarter: one window at a time, of the usual four
 
@@ -59,6 +68,7 @@ class WorkerPool:
         self._terms = terms or Terms(threads)
         if self._terms.folder is not None:
             self._terms.folder.mkdir(parents=True, exist_ok=True)
+            scratch.clean(self._terms.folder)
         file = self._terms.folder / "footprints.json" if self._terms.folder else None
         self._footprints = Footprints(file)
         self._room = Room(self._terms.budget_bytes or int(machine_bytes() * SHARE_OF_MACHINE) or 1 << 62)
@@ -66,7 +76,6 @@ class WorkerPool:
         self._lean: dict[str, int] = {}
         self._noted: set[str] = set()
         self._closed = False
-        segments.clean()
 
     def warm(self, card: Card, count: int = 1) -> None:
         """Load a model into ``count`` processes before they are needed; raises CardError or WorkerLost."""
@@ -114,6 +123,7 @@ class WorkerPool:
     def refused(self, cards: Sequence[Card]) -> frozenset[str]:
         """Names of the models for which there is no room now, even if all that are not at work made way."""
         with self._turn:
+            self._bury()
             busy = self._room.taken()
             places = {c.name: self._room.place(self._where(c)) for c in cards}
             return frozenset(
@@ -125,6 +135,7 @@ class WorkerPool:
     def warm_models(self) -> list[Warm]:
         """How the warm models stand."""
         with self._turn:
+            self._bury()
             seats = [s for s in self._room.seats if s.worker is not None and s.device]
             return [
                 Warm(s.model, s.device, s.worker.resident_bytes if s.worker else 0, s.held.device_bytes, s.taken)
@@ -157,32 +168,59 @@ class WorkerPool:
         seat = self._take(card, where, progress, asked.pace, alone=step > 0)
         try:
             worker = self._load(seat, card, progress)
-            beat, rest = self._watch(seat, progress), self._rest(seat)
+            beat, rest = self._watch(seat, worker, progress), self._rest(seat)
             reading, device_bytes = worker.measured(asked.volumes, beat, share=SMALLER if step else 1, rest=rest)
             self._footprints.learn(card, seat.device, Footprint(worker.peak_bytes, device_bytes))
             return reading
         except WorkerLost as error:
             if error.death is not None:
                 self._died(seat, error)
+                if error.kind == "memory":  # so that the next attempt waits until there is room for so much
+                    self._footprints.learn(card, seat.device, Footprint(error.death.peak_bytes))
             raise
         except Stumbled:
             # What a model has thrown may have left it in any state.
             self._unload(seat)
-            self._herald(WorkerDied(card.name, "crash"))
+            self._herald(ModelReplaced(card.name))
             raise
         finally:
             if seat.worker is not None and seat.worker.rested_s > 0.5:
                 self._herald(ReadingRested(card.name, seat.worker.rested_s))
             self._give_back(seat)
 
-    def _watch(self, seat: Seat, progress: Progress) -> Progress:
+    def _watch(self, seat: Seat, worker: WorkerProcess, progress: Progress) -> Progress:
+        """What is called while a process is at work: whether that is still wanted, and whether it has to make way."""
+        looked = [time.monotonic()]
+
         def beat(fraction: float) -> None:
             progress(fraction)
             if seat.outranked and seat.worker is not None:
-                seat.worker.kill()
+                worker.kill()
                 raise Outranked("the reading made room for an urgent one")
+            if time.monotonic() - looked[0] > SUM_S:
+                looked[0] = time.monotonic()
+                if self._must_end(seat):
+                    raise worker.ended(self._too_much(seat), "memory")
 
         return beat
+
+    def _must_end(self, seat: Seat) -> bool:
+        """Whether this is the one to end, for all together hold too much; one that is idle is ended instead of it."""
+        with self._turn:
+            for one in self._room.idle():
+                one.held = Footprint(one.worker.resident_bytes if one.worker else 0, one.held.device_bytes)
+            last = self._room.overfull()
+            if last is not None and last.is_idle:
+                self._evict(last)
+                self._herald(ModelUnloaded(last.model))
+            return last is seat
+
+    def _too_much(self, seat: Seat) -> str:
+        return (
+            f"all models together held more than the {self._room.budget_bytes >> 20} MB that they may "
+            f"(schedule.memory_gb), and of them this one, with {seat.seen_bytes >> 20} MB, was furthest beyond the "
+            f"{seat.held.host_bytes >> 20} MB it was given room for; it was ended"
+        )
 
     def _rest(self, seat: Seat) -> Callable[[], bool]:
         began = [0.0]
@@ -241,9 +279,7 @@ class WorkerPool:
 
     def _make_room(self, seat: Seat, need: Footprint, *, alone: bool) -> None:
         """Unload what is dead, what is too much to keep, and, the least recently used first, what has no room."""
-        for one in [s for s in self._room.idle() if s.worker and not s.worker.alive]:
-            self._evict(one)
-            self._herald(WorkerDied(one.model, "crash"))
+        self._bury()
         others = [s for s in self._room.idle() if s.model != seat.model]
         names = list(dict.fromkeys(s.model for s in others))
         surplus = set(names) if alone else set(names[: max(0, len(names) + 1 - self._keep_warm)])
@@ -255,6 +291,12 @@ class WorkerPool:
                 return
             self._evict(one)
             self._herald(ModelUnloaded(one.model))
+
+    def _bury(self) -> None:
+        """What has died while nobody read with it is not there any more."""
+        for one in [s for s in self._room.idle() if s.worker and not s.worker.alive]:
+            self._evict(one)
+            self._herald(WorkerDied(one.model, "crash"))
 
     def _outrank(self) -> None:
         """An urgent reading has no room: the usual one that began last makes way, and is read again later."""
@@ -268,11 +310,14 @@ class WorkerPool:
         t = self._terms
         most = card.runtime.memory_mb << 20 or self._room.budget_bytes
         worker = WorkerProcess(card, seat.device, t.threads, memory_bytes=most, confine=t.confine, folder=t.folder)
+        seat.newborn = worker
         try:
-            ready = worker.wait_ready(progress)
+            ready = worker.wait_ready(self._watch(seat, worker, progress))
         except BaseException:
             worker.kill()
             raise
+        finally:
+            seat.newborn = None
         with self._turn:
             if self._closed:
                 worker.kill()

@@ -1,4 +1,8 @@
-"""What travels between a worker process and its keeper; arrays travel by shared memory, never through the pipe."""
+"""What travels between a worker process and its keeper; arrays travel in blocks of shared memory, see ``blocks``.
+
+The keeper trusts nothing that comes from a model's process. What that says is JSON in frames (``frames``), never a
+pickle, and is taken for a message only when it has exactly the fields of one, each of its kind.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ from numpy.typing import NDArray
 from overread.domain.card import Card
 from overread.infer.cage import Walls
 from overread.infer.parcel import Parcel
+
+TASK, STOP = b"T", b"S"  # all that the keeper ever sends: a task comes with descriptors, see ``Task``
+FAILURES = ("memory", "device", "card", "unfit", "stopped", "model")
 
 
 @dataclass(frozen=True)
@@ -25,22 +32,18 @@ class Start:
 
 @dataclass(frozen=True)
 class Task:
-    """One input to read: ``voxels`` names a shared memory block for each volume, of (slices, rows, columns) and
-    ``dtypes``; ``affine`` maps (slice, row, column) indices to mm, LPS. The answer's arrays go into blocks whose names
-    begin with ``answer``. ``paths``: the source files of each volume. ``share`` divides the batches of windows."""
+    """One input to read: volumes of (slices, rows, columns) and ``dtypes``; ``affine`` maps (slice, row, column)
+    indices to mm, LPS. ``paths``: the source files of each volume. ``share`` divides the batches of windows.
 
-    voxels: tuple[str, ...]
+    The descriptors that come with it: a block with its pickle, a block for the answer's arrays (``parcel.pack``), and
+    one with the voxels of each volume.
+    """
+
     dtypes: tuple[str, ...]
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
-    answer: str
     paths: tuple[tuple[str, ...], ...]
     share: int = 1
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Nobody wants the answer any more; heard between two batches of windows."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Done:
-    """The model has read; the arrays of its answer are in shared memory. ``device_peak_bytes``: the most that it held
-    of its device's memory."""
+    """The model has read; the arrays of its answer are in the block that came with the task. ``device_peak_bytes``: the
+    most that it held of its device's memory."""
 
     parcel: Parcel
     seconds: float
@@ -74,8 +77,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The reading failed in the worker. ``kind`` is memory, device, card, unfit, stopped or model; ``reason`` has no
-    patient data."""
+    """The reading failed in the worker. ``kind`` is one of FAILURES; ``reason`` says it in a line, ``place`` where in
+    the model's code, innermost last. Both may name the patient."""
 
     kind: str
     reason: str
+    place: str = ""
+
+
+Message = Ready | Progressed | Done | Failed

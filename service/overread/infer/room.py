@@ -17,17 +17,30 @@ CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 @dataclass(eq=False)
 class Seat:
     """One process of a model: what was ``asked`` for (auto, cpu, cuda:N) and the ``device`` that it is on; ``taken``
-    while somebody reads with it, at ``pace``: ``held`` is what it may take. ``outranked``: it is to make way."""
+    while somebody reads with it, at ``pace``: ``held`` is what it may take. ``outranked``: it is to make way.
+    ``newborn`` is the process while it loads."""
 
     model: str
     asked: str
     device: str = ""
     worker: WorkerProcess | None = None
+    newborn: WorkerProcess | None = None
     taken: bool = True
     pace: Pace = Pace.USUAL
     held: Footprint = field(default_factory=Footprint)
     outranked: bool = False
     device_bytes: int = 0
+
+    @property
+    def beyond(self) -> int:
+        """How many bytes it holds beyond what it may take; below 0 what is left of that."""
+        return self.seen_bytes - self.held.host_bytes
+
+    @property
+    def seen_bytes(self) -> int:
+        """What its process held when it was looked at last."""
+        process = self.worker or self.newborn
+        return process.seen_bytes if process else 0
 
     @property
     def is_idle(self) -> bool:
@@ -74,6 +87,17 @@ class Room:
     def idle(self) -> list[Seat]:
         """Those that nobody reads with, the one that was not used for longest first."""
         return sorted((s for s in self.seats if s.is_idle), key=lambda s: s.used_at)
+
+    def overfull(self) -> Seat | None:
+        """Who has to end when all together hold more than the budget: one that is idle; else the one that is furthest
+        beyond what it may take, for somebody is: room was given for no more than there is. None when all is well.
+
+        A single one is held to its own limit instead.
+        """
+        several = [s for s in self.seats if s.seen_bytes]
+        if len(several) < 2 or sum(s.seen_bytes for s in several) <= self.budget_bytes:
+            return None
+        return next(iter(self.idle()), max(several, key=lambda s: s.beyond))
 
     def urgent_on(self, device: str) -> bool:
         """Whether an urgent reading is at work on a device."""

@@ -13,15 +13,15 @@ SOCKET = {"x86_64": 41, "aarch64": 198}
 SECCOMP = {"x86_64": 317, "aarch64": 277}
 # ptrace, mount, umount2, pivot_root, chroot, reboot, swapon, kexec_load, init_module, finit_module, delete_module, bpf,
 # perf_event_open, keyctl, add_key, request_key, process_vm_readv, process_vm_writev, userfaultfd, setns, unshare,
-# open_by_handle_at, io_uring_setup (which opens sockets past any filter)
+# open_by_handle_at, io_uring_setup (which opens sockets past any filter), shmget, msgget, semget (which outlive it)
 DENIED = {
     "x86_64": (
         *(101, 165, 166, 155, 161, 169, 167, 246, 175, 313, 176, 321),
-        *(298, 250, 248, 249, 310, 311, 323, 308, 272, 304, 425),
+        *(298, 250, 248, 249, 310, 311, 323, 308, 272, 304, 425, 29, 68, 64),
     ),
     "aarch64": (
         *(117, 40, 39, 41, 51, 142, 224, 104, 105, 273, 106, 280),
-        *(241, 219, 217, 218, 270, 271, 282, 268, 97, 265, 425),
+        *(241, 219, 217, 218, 270, 271, 282, 268, 97, 265, 425, 194, 186, 190),
     ),
 }
 X32 = 0x40000000

@@ -287,6 +287,7 @@ class Metrics:
             events.JobMoved: self._job_moved,
             events.ModelLoaded: self._model_loaded,
             events.ModelUnloaded: self._model_unloaded,
+            events.ModelReplaced: lambda e: self._forget(self._bound("model", e.model)),
             events.WorkerDied: self._worker_died,
             events.WorkerUnconfined: lambda e: self._unconfined.labels("open" if e.network else "closed").inc(),
             events.MemoryShort: lambda e: self._shortages.labels(
@@ -298,10 +299,7 @@ class Metrics:
             events.StageTimed: self._stage_timed,
             events.DeliveryTried: self._delivery_tried,
             events.DeliveriesLost: lambda e: self._lost.labels(self._bound("destination", e.destination)).inc(e.count),
-            events.DestinationTurned: lambda e: self._turned.labels(
-                self._bound("destination", e.destination),
-                self._bound("turn", values.TURNS[0] if e.open else values.TURNS[1]),
-            ).inc(),
+            events.DestinationTurned: self._destination_turned,
             events.ResultArrived: self._result_arrived,
             events.CanaryEnded: self._canary_ended,
             events.Trouble: self._trouble,
@@ -368,6 +366,10 @@ class Metrics:
     def _stage_timed(self, event: events.StageTimed) -> None:
         model, stage = self._bound("model", event.model), self._bound("stage", event.stage)
         self._stage_seconds.labels(model, stage).observe(event.seconds)
+
+    def _destination_turned(self, event: events.DestinationTurned) -> None:
+        turn = self._bound("turn", values.TURNS[0] if event.open else values.TURNS[1])
+        self._turned.labels(self._bound("destination", event.destination), turn).inc()
 
     def _delivery_tried(self, event: events.DeliveryTried) -> None:
         destination = self._bound("destination", event.destination)

@@ -104,6 +104,13 @@ def test_a_model_is_loaded_until_its_worker_dies(metrics: Metrics) -> None:
     assert value(metrics, "model_load_duration_seconds_sum", model=MODEL, device="cpu") == 4
 
 
+def test_a_model_whose_process_is_replaced_has_not_died(metrics: Metrics) -> None:
+    metrics(events.ModelLoaded(MODEL, "cpu", 4.0))
+    metrics(events.ModelReplaced(MODEL))
+    assert value(metrics, "model_loaded", model=MODEL, device="cpu") == 0
+    assert not value(metrics, "worker_deaths_total", model=MODEL, reason="crash")
+
+
 def test_deliveries_and_troubles(metrics: Metrics) -> None:
     metrics(events.DeliveryTried("pacs", "seg", "unreachable", 30.0))
     metrics(events.Trouble("deliver", "OSError"))
