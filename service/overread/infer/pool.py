@@ -171,7 +171,7 @@ class WorkerPool:
         except WorkerLost as error:
             if error.death is not None:
                 self._died(seat, error)
-            raise
+            raise self._explained(card, error) from None
         except Stumbled:
             # What a model has thrown may have left it in any state.
             self._unload(seat)
@@ -181,6 +181,14 @@ class WorkerPool:
             if seat.worker is not None and seat.worker.rested_s > 0.5:
                 self._herald(ReadingRested(card.name, seat.worker.rested_s))
             self._give_back(seat)
+
+    def _explained(self, card: Card, error: WorkerLost) -> WorkerLost:
+        """With the key that says how much memory it may hold, where it was that which was short."""
+        if error.kind != "memory" or (error.death is None and self._room.gpus):
+            return error
+        key = "runtime.memory_mb of its card" if card.runtime.memory_mb else "schedule.memory_gb"
+        most = (card.runtime.memory_mb << 20 or self._room.budget_bytes) >> 20
+        return WorkerLost(f"{error}; {key} says how much it may hold ({most} MB)", error.kind, error.death)
 
     def _watch(self, seat: Seat, progress: Progress) -> Progress:
         def beat(fraction: float) -> None:
