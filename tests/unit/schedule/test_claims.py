@@ -155,7 +155,7 @@ def test_three_processes_are_enough(ledger: Ledger, queue: Queue) -> None:
     (job,) = views.jobs_in(ledger, [jobs.JobState.FAILED], 5)
     assert [attempt for attempt, _ in deaths.of_job(ledger, job.id or 0)] == [1, 2, 3]
     assert str(deaths.of_job(ledger, job.id or 0)[0][1]) == "ended by SIGSEGV, 5 MB at most"
-    assert deliveries.requeue(ledger, job.id or 0, "a person") is not None
+    assert canceled.requeue(ledger, job.id or 0, "a person").before == "FAILED"
     (job,) = views.jobs_in(ledger, [jobs.JobState.SCHEDULED], 5)
     assert (job.kills, job.attempts) == (0, 0)
 

@@ -112,6 +112,8 @@ def test_retention_and_the_listener_have_limits_of_their_own(tmp_path: Path) -> 
         ("[observe]\nwork_port = -1\n", "a port is -1; it must lie between 0 and 65535"),
         ("[receive]\nmax_pdu_bytes = 0\n", "receive.max_pdu_bytes is 0; it must be at least 4096"),
         ("[receive]\nnetwork_timeout_s = 0\n", "receive.network_timeout_s is 0.0; it must be at least 0.1"),
+        ("[schedule]\ndevice = 'gpu'\n", "schedule.device is 'gpu'; it can be auto, cpu or cuda:N, such as cuda:0"),
+        ("[schedule]\nlease_s = nan\n", "schedule.lease_s is nan; it must be at least 1"),
         ("[schedule]\nslots = 0\n", "schedule.slots is 0; it must lie between 1 and 64"),
         ("[schedule]\nlease_s = -1\n", "schedule.lease_s is -1.0; it must be at least 1"),
         ("[retain]\ndays = -1\n", "retain.days is -1.0; it must be at least 0"),
