@@ -1032,6 +1032,19 @@ def test_a_study_that_nobody_knows_has_no_story(ledger: Ledger) -> None:
     assert views.story(ledger, "9.9") is None
 
 
+def test_models_that_a_study_is_not_for_are_told_together(ledger: Ledger, ct_headers: Headers) -> None:
+    arrivals.record(ledger, came(ct_headers(1), 1.0))
+    revision = finish(ledger)
+    assert revision is not None
+    why = "the study was sent to STAT, for other models"
+    aloof = [Decision(model, "", "", False, why) for model in ("a", "c", "d")]
+    jobs.plan(ledger, STUDY, revision, [*aloof, Decision("b", "1.2.3", "series 2", True, "it suits")], [])
+    lines = list(explain(told(ledger)))
+    assert [line for line in lines if "not run" in line] == [f"    not run: {why}"]
+    assert "  Models a, c, d:" in lines
+    assert "  Model b:" in lines
+
+
 def end(ledger: Ledger, *events: JobEvent) -> None:
     job = claimed(ledger)
     for event in events:

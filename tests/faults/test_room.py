@@ -91,7 +91,7 @@ def test_room_is_saved_for_a_large_model_that_has_waited_too_long(
     assert pool.refused(list(cards.values())) == {"large"}
     readers.begin("patient", "large", pace=Pace.OVERDUE)
     assert pool.refused(list(cards.values())) == {"small", "large"}, "what comes now would take its room"
-    readers.begin("later", "small")
+    readers.begin("later", "small", "slow")
     readers.join()
     assert readers.faults == {}
     assert readers.ended.index("patient") < readers.ended.index("later")

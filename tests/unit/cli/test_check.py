@@ -133,7 +133,7 @@ def scheduled(desk: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         ('executor = "ray"', "", 'executor "ray" needs PostgreSQL: every node reads the ledger; set `ledger`, or'),
         ('device = "cuda:1"', "", 'schedule.device is "cuda:1", and this machine shows no GPU; set it to "auto" or'),
         ("", '[runtime]\ndevice = "cuda:0"', 'runtime.device of the model lungs is "cuda:0", and this machine shows'),
-        ("memory_gb = 0.3", "", "schedule.memory_gb gives 307 MB to all models together, and lungs will take 600 MB at"),
+        ("memory_gb = 0.3", "", "schedule.memory_gb gives 307 MB to all models together, and lungs will take 600 MB"),
         (
             "memory_gb = 1.0\nslots = 64",
             "",
