@@ -187,3 +187,9 @@ def _other(cards: dict[str, Card]) -> Path:
 def test_no_model_is_believed_to_be_larger_than_all_there_is(cards: dict[str, Card]) -> None:
     assert Footprints(None, GB).need(cards["small"], "cpu").host_bytes == GB
     assert Footprints().need(cards["small"], "cpu").host_bytes > GB
+
+
+def test_what_took_more_than_it_may_is_told_with_the_key_that_sets_it(readers: Readers) -> None:
+    readers.begin("greedy", "small", "swell")
+    readers.join()
+    assert "schedule.memory_gb says how much it may hold (400 MB)" in str(readers.faults["greedy"])
