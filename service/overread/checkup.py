@@ -39,6 +39,7 @@ def check(settings: Settings) -> Iterator[Line]:
     yield _data(settings)
     yield _ledger(settings)
     yield from _models(settings)
+    yield from _schedule(settings)
     yield from _callers(settings)
     yield from _called(settings)
     yield from _tls(settings)
@@ -117,6 +118,21 @@ def _models(settings: Settings) -> Iterator[Line]:
             yield check_model(read_card(folder))
         except OverreadError as error:
             yield Line(f"model {folder.name}", str(error), wrong=True)
+
+
+def _schedule(settings: Settings) -> Iterator[Line]:
+    from overread.wiring import capacity
+
+    s = settings.schedule
+    try:
+        wrong = list(capacity.faults(settings, wiring.cards(settings)))
+    except OverreadError:  # of a card, and told with the models
+        wrong = list(capacity.faults(settings, ()))
+    yield from (Line("schedule", said, wrong=True) for said in wrong)
+    if not wrong:
+        place = " and a place for STAT" if wiring.express(settings) else ""
+        most = f", {capacity.budget_mb(settings)} MB for all models" if s.executor == "local" else ""
+        yield Line("schedule", f"{s.executor}, {s.slots} at the same time{place}{most}, device {s.device}")
 
 
 def _callers(settings: Settings) -> Iterator[Line]:

@@ -213,7 +213,7 @@ def _unnamed(reading: Reading, card: Card) -> Iterator[Remark]:
     given = {box.label for box in reading.boxes} | {c.label for c in reading.classes} | set(reading.masks)
     if reading.label_map is not None:
         given |= set(np.unique(reading.label_map).tolist()) - {0}
-    unknown = sorted(given - {label.value for label in card.labels})
+    unknown = sorted(given - {label.value for label in card.labels} - set(card.ignored))
     if unknown:
         named = ", ".join(map(str, unknown[:10]))
         yield Remark(f"it gives the values {named}, which the card's [[labels]] do not name", wrong=True)
@@ -223,7 +223,7 @@ def _unnamed(reading: Reading, card: Card) -> Iterator[Remark]:
 def _worker(card: Card) -> Iterator[WorkerProcess]:
     from overread.infer.worker import WorkerProcess
 
-    worker = WorkerProcess(card, card.runtime.device, 0)
+    worker = WorkerProcess(card, card.runtime.device, 0, memory_bytes=card.runtime.memory_mb << 20)
     try:
         worker.wait_ready()
         yield worker

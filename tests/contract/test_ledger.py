@@ -24,7 +24,7 @@ from overread.domain.errors import ConfigError, Refused, Unreachable
 from overread.domain.job import Job, JobEvent, JobState
 from overread.domain.result import DeliveryState, Result
 from overread.domain.study import Instance
-from overread.ledger import Ledger, arrivals, deliveries, destinations, jobs, letters, open_ledger, views
+from overread.ledger import Ledger, arrivals, canceled, deliveries, destinations, jobs, letters, open_ledger, views
 from overread.ledger.arrivals import Arrival, Place, Recorded
 from overread.ledger.deliveries import Claim, Delivery, Mark
 from overread.ledger.jobs import Decision, Move, Plan
@@ -911,8 +911,7 @@ def test_requeue_starts_the_failed_deliveries_anew_and_only_those(ledger: Ledger
     mark(ledger, due(ledger, "pacs"), DeliveryState.FAILED, reason="no")
     mark(ledger, due(ledger, "archive"), DeliveryState.VERIFIED)
     deliveries.settle(ledger)
-    move = deliveries.requeue(ledger, delivering.id, "Ada")
-    assert move is not None
+    move = canceled.requeue(ledger, delivering.id, "Ada")
     assert (move.after, move.job.attempts) == (JobState.SCHEDULED, 0)
     states = delivery_states(ledger)
     assert states == {("pacs", "seg"): "PENDING", ("pacs", "sr"): "PENDING", ("archive", "seg"): "VERIFIED"}
@@ -926,9 +925,59 @@ def test_requeue_of_a_job_that_has_not_failed_changes_nothing(
     """Its result was superseded; what was given up then must not leave now."""
     mark(ledger, due(ledger, "pacs"), DeliveryState.FAILED, reason="no")
     routed(plan_of("newer"))
-    assert deliveries.requeue(ledger, delivering.id, "Ada") is None
+    with pytest.raises(Refused, match=r"job 1 is SUPERSEDED; only one that FAILED or was CANCELED can be sent back"):
+        canceled.requeue(ledger, delivering.id, "Ada")
     assert delivery_states(ledger)["pacs", "seg"] == "DROPPED"
-    assert deliveries.requeue(ledger, 999, "Ada") is None
+    with pytest.raises(Refused, match="there is no job 999"):
+        canceled.requeue(ledger, 999, "Ada")
+
+
+def test_what_was_canceled_and_sent_back_goes_as_one_set_and_not_twice(ledger: Ledger, delivering: Job) -> None:
+    """What had arrived stays; the others go when the job has been read anew, none of them alone."""
+    arrived = due(ledger, "archive")
+    mark(ledger, arrived, DeliveryState.VERIFIED)
+    letter = next(d.id for d in due(ledger, "pacs"))
+    canceled.cancel(ledger, delivering.id, "Ada")
+    assert delivery_states(ledger)["pacs", "seg"] == "DROPPED"
+    with pytest.raises(Refused, match=r"its job was canceled, .* overread requeue 1 makes and sends"):
+        letters.retry(ledger, letter, "Ada")
+    move = canceled.requeue(ledger, delivering.id, "Ada")
+    assert (move.before, move.after, move.job.attempts) == (JobState.CANCELED, JobState.SCHEDULED, 0)
+    with pytest.raises(Refused, match="its job was canceled"):
+        letters.retry(ledger, letter, "Ada")
+    job = claimed(ledger)
+    assert due(ledger, "pacs") == []
+    assert read(ledger, job, "seg", "sr") is not None
+    states = {("pacs", "seg"): "PENDING", ("pacs", "sr"): "PENDING", ("archive", "seg"): "VERIFIED"}
+    assert delivery_states(ledger) == states
+    mark(ledger, due(ledger, "pacs"), DeliveryState.VERIFIED)
+    (ended,) = deliveries.settle(ledger)
+    assert ended.after is JobState.COMPLETED
+
+
+def test_a_canceled_job_is_not_sent_back_beside_a_newer_one_or_without_images(
+    ledger: Ledger, delivering: Job, routed: Callable
+) -> None:
+    canceled.cancel(ledger, delivering.id, "Ada")
+    assert views.purge(ledger, STUDY, 50.0, 9.0)
+    with pytest.raises(Refused, match="the images of job 1 are gone; send its study again"):
+        canceled.requeue(ledger, delivering.id, "Ada")
+    routed(plan_of("newer"))
+    with pytest.raises(Refused, match="job 2 has taken the place of job 1"):
+        canceled.requeue(ledger, delivering.id, "Ada")
+
+
+def test_a_job_that_failed_can_be_closed(ledger: Ledger, delivering: Job) -> None:
+    """Its dead letters go nowhere, and its study is no longer kept for it."""
+    mark(ledger, due(ledger, "pacs"), DeliveryState.FAILED, reason="no")
+    mark(ledger, due(ledger, "archive"), DeliveryState.VERIFIED)
+    deliveries.settle(ledger)
+    assert views.disposable(ledger, 50.0) == []
+    closed = canceled.cancel(ledger, delivering.id, "Ada")
+    assert (closed.move.before, closed.move.after, closed.dropped, closed.arrived) == ("FAILED", "CANCELED", 2, 1)
+    assert views.disposable(ledger, 50.0) == [STUDY]
+    with pytest.raises(Refused, match="is CANCELED; there is nothing to cancel"):
+        canceled.cancel(ledger, delivering.id, "Ada")
 
 
 def test_a_result_that_is_made_again_by_a_later_job_goes_again(ledger: Ledger, routed: Callable) -> None:
@@ -957,7 +1006,7 @@ def test_a_result_that_is_made_again_by_a_later_job_goes_again(ledger: Ledger, r
 
 def test_ten_deliveries_of_one_result_are_one_delivery(ledger: Ledger, delivering: Job) -> None:
     jobs.move(ledger, delivering.id, JobEvent.GAVE_UP, "deliver", "given up")
-    deliveries.requeue(ledger, delivering.id, "Ada")
+    canceled.requeue(ledger, delivering.id, "Ada")
     read(ledger, claimed(ledger), "seg", "sr")
     with ledger.read() as session:
         assert len(session.exec(select(DeliveryRow)).all()) == 3
@@ -981,6 +1030,19 @@ def test_the_backlog_counts_what_waits_and_for_how_long(ledger: Ledger, routed: 
 
 def test_a_study_that_nobody_knows_has_no_story(ledger: Ledger) -> None:
     assert views.story(ledger, "9.9") is None
+
+
+def test_models_that_a_study_is_not_for_are_told_together(ledger: Ledger, ct_headers: Headers) -> None:
+    arrivals.record(ledger, came(ct_headers(1), 1.0))
+    revision = finish(ledger)
+    assert revision is not None
+    why = "the study was sent to STAT, for other models"
+    aloof = [Decision(model, "", "", False, why) for model in ("a", "c", "d")]
+    jobs.plan(ledger, STUDY, revision, [*aloof, Decision("b", "1.2.3", "series 2", True, "it suits")], [])
+    lines = list(explain(told(ledger)))
+    assert [line for line in lines if "not run" in line] == [f"    not run: {why}"]
+    assert "  Models a, c, d:" in lines
+    assert "  Model b:" in lines
 
 
 def end(ledger: Ledger, *events: JobEvent) -> None:

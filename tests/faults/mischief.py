@@ -48,6 +48,7 @@ DEEDS = {deeds!r}
 class Mischief:
     def __init__(self, card, device):
         self.card = card
+        time.sleep(float(os.environ.get("MISCHIEF_LOADS_S", "0")))
 
     def read(self, volumes, progress):
         voxels = volumes[0].voxels

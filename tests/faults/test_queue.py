@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -24,6 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.alone]
 BACKLOG, OF_THEM_STAT = 200, 50
 SECONDS_BETWEEN_KILLS = 2.0
 Make = Callable[..., Service]
+MB = 1 << 20
 
 
 @pytest.fixture
@@ -42,7 +44,8 @@ def make(
         out.mkdir()
         to = {"name": "out", "kind": "folder", "folder": str(out), "first_retry_s": 0.2, "longest_retry_s": 1.0}
         to |= {"results": list(results)} if results else {}
-        called = [{"ae_title": "STAT", "priority": "STAT", "deadline_s": 5.0}]
+        called = [{"ae_title": "STAT", "priority": "STAT", "deadline_s": 5.0, "models": ["mischief"]}]
+        called += [{"ae_title": "OVERREAD", "models": ["mischief"]}, {"ae_title": "LARGE", "models": ["large"]}]
         made = service([to], models=models, schedule={"slots": slots, "cpu_threads": 1, "retry_s": 0.2, **schedule},
                        receive={"called": called, "port": house.free_ports(1)[0], "min_free_mb": 10})  # fmt: skip
         return made, out
@@ -58,6 +61,15 @@ def scan(service: Service, study: Study, title: str = "OVERREAD") -> None:
 def events_of(service: Service, study: Study) -> list[tuple[str, float]]:
     query = "SELECT e.event, e.at FROM job_event e JOIN job j ON j.id = e.job_id WHERE j.study_uid = ? ORDER BY e.id"
     return [(event, at) for event, at in service.rows(query, study.uid)]
+
+
+def know(service: Service, models: Path, **takes_mb: int) -> None:
+    """The service has read with models before, and knows what they take; one that is new is installed."""
+    for name in set(takes_mb) - {"mischief"}:
+        mischief.model(models, name)
+    table = {f"{name} 1.0 cpu": {"host_bytes": mb * MB, "device_bytes": 0} for name, mb in takes_mb.items()}
+    (service.data / "workers").mkdir(parents=True)
+    (service.data / "workers" / "footprints.json").write_text(json.dumps(table))
 
 
 def when(service: Service, study: Study, event: str) -> float:
@@ -172,6 +184,54 @@ def test_a_stat_study_does_not_wait_for_a_long_routine_one(
     assert took <= own + mischief.WINDOW_S + 2.0
     service.wait_states(long.uid, ["COMPLETED"])
     assert [event for event, _ in events_of(service, long)].count("claim") == 1, "it went on where it was"
+    service.stop()
+
+
+def test_a_stat_study_does_not_wait_for_memory_that_a_long_routine_reading_has(
+    make: Callable[..., tuple[Service, Path]], tmp_path: Path
+) -> None:
+    """Two slots, and memory for one reading: the routine one makes way, and is read again; it is no failed attempt."""
+    service, _ = make(slots=2, memory_gb=0.4)
+    know(service, tmp_path / "models", mischief=300)
+    service.start()
+    alone = mischief.study(tmp_path / "studies", "well", "alone")
+    scan(service, alone, "STAT")
+    service.wait_states(alone.uid, ["COMPLETED"])
+    own = when(service, alone, "read") - when(service, alone, "plan")
+    long = mischief.study(tmp_path / "studies", "slow", "long")
+    scan(service, long)
+    wait_for(lambda: service.rows("SELECT 1 FROM job WHERE study_uid = ? AND progress > 0", long.uid), 30)
+    urgent = mischief.study(tmp_path / "studies", "well", "urgent")
+    scan(service, urgent, "STAT")
+    service.wait_states(urgent.uid, ["COMPLETED"])
+    took = when(service, urgent, "read") - when(service, urgent, "plan")
+    assert took <= own + mischief.WINDOW_S + 2.0
+    service.wait_states(long.uid, ["COMPLETED"], 60)
+    assert [event for event, _ in events_of(service, long)] == ["plan", "claim", "lost", "claim", "read", "verified"]
+    assert service.rows("SELECT attempts FROM job WHERE study_uid = ?", long.uid) == [(0,)]
+    service.stop()
+
+
+def test_a_large_model_does_not_starve_behind_small_ones(
+    make: Callable[..., tuple[Service, Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small ones always leave too little memory for it; once it has waited too long, room is saved for it."""
+    monkeypatch.setenv("MISCHIEF_WINDOWS", "8")
+    one_reading = 8 * mischief.WINDOW_S
+    service, _ = make(slots=2, memory_gb=0.4, longest_wait_s=3.0, express="off")
+    know(service, tmp_path / "models", mischief=100, large=360)
+    service.start()
+    small = [mischief.study(tmp_path / "studies", "slow", f"small {n}") for n in range(16)]
+    scan(service, small[0])
+    wait_for(lambda: service.states(small[0].uid) == ["RUNNING"], 30)
+    large = mischief.study(tmp_path / "studies", "well", "large")
+    scan(service, large, "LARGE")
+    time.sleep(one_reading / 2)  # so that the two slots never end together
+    scan(service, Study("more", tuple(file for study in small[1:] for file in study.files)))
+    service.wait_states(large.uid, ["COMPLETED"], 60)
+    waited = when(service, large, "read") - when(service, large, "plan")
+    assert service.rows("SELECT COUNT(*) FROM job WHERE state = 'SCHEDULED'")[0][0] > 0, "small ones wait still"
+    assert waited < 3.0 + 3 * (one_reading + 1.0), "the longest wait, two readings of a slot, the end of the other's"
     service.stop()
 
 

@@ -112,8 +112,9 @@ def _channels(card: Card, bundle: Described) -> Iterator[Remark]:
             said = drafted[value].name
             here = f"{label.name!r} ({label.type.meaning})"
             yield Remark(f"label {value} is {here} in the card, {said!r} in channel_def", wrong=True)
-    for value in sorted(set(drafted) - set(mine)):
-        yield Remark(f"value {value} ({drafted[value].name}) of channel_def has no label in the card; it is left out")
+    for value in sorted(set(drafted) - set(mine) - set(card.ignored)):
+        said = f"value {value} ({drafted[value].name}) of channel_def has no label in the card"
+        yield Remark(f"{said}: add one, or put {value} into `ignored`; answers that hold it are refused", wrong=True)
     first = bundle.channels.get(0, "")
     if first and first.strip().lower() not in BACKGROUND and len(bundle.channels) > 1 and card.task == "segmentation":
         yield Remark("channel_def has no background: its channels may overlap (sigmoid)")

@@ -21,9 +21,9 @@ def add(commands: Commands) -> None:
     explain.add_argument("study", help="Study Instance UID")
     replay = command(commands, "replay", _replay, "make a job's results again and tell what, if anything, differs")
     replay.add_argument("job", type=int, help="job number, as status and explain show it")
-    requeue = command(commands, "requeue", _requeue, "send a FAILED job back to be tried again")
+    requeue = command(commands, "requeue", _requeue, "send a FAILED or CANCELED job back to be read again")
     requeue.add_argument("job", type=int, help="job number, as status and explain show it")
-    cancel = command(commands, "cancel", _cancel, "have jobs read no further; what has not left stays here")
+    cancel = command(commands, "cancel", _cancel, "have jobs read no further, or close FAILED ones")
     cancel.add_argument("jobs", nargs="*", type=int, metavar="JOB", help="job numbers, as status and explain show them")
     cancel.add_argument("--study", default="", help="every job of this study; one that no model has met yet meets none")
 
@@ -93,11 +93,15 @@ def _canceled(one: Canceled) -> str:
 
 def _requeue(options: argparse.Namespace) -> int:
     from overread import wiring
-    from overread.ledger.deliveries import requeue
+    from overread.ledger.canceled import requeue
 
-    moved = requeue(wiring.ledger(read(options)), options.job, "command line")
-    if moved is None:
-        print(f"overread: there is no FAILED job {options.job}; see overread status", file=sys.stderr)
+    books = wiring.ledger(read(options))
+    try:
+        moved = requeue(books, options.job, "command line")
+    except Refused as error:
+        print(f"overread: {error}", file=sys.stderr)
         return 1
+    finally:
+        books.close()
     print(f"job {options.job} is {moved.after} again")
     return 0

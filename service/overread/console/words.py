@@ -85,9 +85,22 @@ def _committed(study: StudyRow, asked: list[CommitmentRow]) -> Iterator[str]:
 
 def _choices(study: StudyRow, decisions: list[DecisionRow]) -> Iterator[str]:
     newest = [d for d in decisions if d.revision == study.revision] or decisions
-    for model in dict.fromkeys(d.model for d in newest):
+    of_model: dict[str, list[DecisionRow]] = {}
+    for d in newest:
+        of_model.setdefault(d.model, []).append(d)
+    # Models that did not look at any series, all for one reason, are told together: there may be dozens.
+    aloof: dict[str, list[str]] = {}
+    for model, decided in of_model.items():
+        if not any(d.series_uid for d in decided):
+            aloof.setdefault(decided[0].reason, []).append(model)
+    for models in (names for names in aloof.values() if len(names) > 1):
+        yield f"  Models {', '.join(models)}:"
+        yield f"    not run: {of_model.pop(models[0])[0].reason}"
+        for model in models[1:]:
+            of_model.pop(model)
+    for model, decided in of_model.items():
         yield f"  Model {model}:"
-        for d in (d for d in newest if d.model == model):
+        for d in decided:
             if not d.series_uid:
                 yield f"    not run: {d.reason}"
             else:

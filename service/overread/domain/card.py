@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
+from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from overread.domain.card_ranges import check_ranges
 from overread.domain.codes import Code
 from overread.domain.errors import CardError
 from overread.domain.features import expand
@@ -28,7 +30,6 @@ from overread.domain.pipeline import (
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
 PREFERENCES = ("thinnest", "most slices")
 KINDS = ("volume", "frames", "image")
-OUT_OF_MEMORY = ("cpu", "patience")
 SALIENCIES = ("", "grad-cam", "occlusion")
 TASKS = ("segmentation", "detection", "classification", "image")
 ANATOMICAL_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")  # CID 7150
@@ -161,7 +162,8 @@ class Card:
     For engines that bring no pipeline of their own: ``preprocess``, ``inferer``, ``postprocess``; ``stages`` when one
     card holds several models; ``external`` for a program; ``features`` for a classifier of regions, in its order;
     ``orientation`` for models that know no directions: what their arrays' x, y, z increase to, such as RAS;
-    ``further_weights``: path → SHA-256 of the other members of an ensemble.
+    ``further_weights``: path → SHA-256 of the other members of an ensemble. ``ignored``: values of the output that are
+    not to be reported; an answer that holds any other value without a label is refused.
     """
 
     name: str
@@ -195,6 +197,7 @@ class Card:
     features: tuple[str, ...] = ()
     orientation: str = ""
     further_weights: dict[str, str] = field(default_factory=dict)
+    ignored: tuple[int, ...] = ()
 
     @property
     def all_weights(self) -> dict[str, str]:
@@ -202,6 +205,20 @@ class Card:
         parts = [(self.weights, self.weights_sha256, self.further_weights)]
         parts += [(stage.weights, stage.weights_sha256, stage.further_weights) for stage in self.stages]
         return {path: sha for first, own, more in parts for path, sha in {first: own, **more}.items() if path}
+
+
+def require_known(card: Card, values: Iterable[int]) -> None:
+    """Raises CardError when an answer holds values that the card does not know: of a part that is left out, nobody
+    would learn, and what was there could be told as "nothing found"."""
+    labels = {label.value for label in card.labels}
+    unknown = sorted(set(values) - labels - {0, *card.ignored})
+    if unknown:
+        holds = f"value{'s' * (len(unknown) > 1)} {', '.join(map(str, unknown))}"
+        raise CardError(
+            f"the answer of {card.name} holds the {holds}, which its card does not know; it has labels for "
+            f"{', '.join(map(str, sorted(labels))) or 'none'}: add [[labels]] to its card.toml, or "
+            f"ignored = {unknown} if that is not to be reported"
+        )
 
 
 def read_card(folder: Path) -> Card:
@@ -252,18 +269,13 @@ def _card(values: dict[str, Any], folder: Path) -> Card:
         raise ValueError(f"task is {card.task!r}; it can be {', '.join(TASKS)}")
     if card.accepts.prefer not in PREFERENCES:
         raise ValueError(f"accepts.prefer is {card.accepts.prefer!r}; it can be {' or '.join(PREFERENCES)}")
-    _check_runtime(card.runtime)
+    check_ranges(card)
     for row in card.inputs:
         _check_input(row)
     if card.accepts.kind not in KINDS:
         raise ValueError(f"accepts.kind is {card.accepts.kind!r}; it can be {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     _check_pipeline(card)
     return card
-
-
-def _check_runtime(runtime: Runtime) -> None:
-    if runtime.out_of_memory not in OUT_OF_MEMORY:
-        raise ValueError(f"runtime.out_of_memory is {runtime.out_of_memory!r}; it can be {' or '.join(OUT_OF_MEMORY)}")
 
 
 def _check_input(row: Input) -> None:
@@ -293,6 +305,12 @@ def _check_pipeline(card: Card) -> None:
     for label in card.labels:
         if label.texture.bin_width > 0 and len(label.texture.range) != 2:
             raise ValueError("texture.bin_width needs texture.range, whose lowest value the bins begin at")
+
+
+def called(kind: type[Any]) -> str:
+    """A type as TOML calls it, with its article."""
+    names = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}
+    return names.get(kind, f"a {kind.__name__}")
 
 
 def _build(kind: Any, values: Any, where: str) -> Any:
@@ -333,5 +351,5 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind or not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ValueError(f"{where} must be {'a list' if kind is tuple else f'a {hint.__name__}'}, not {value!r}")
+        raise ValueError(f"{where} must be {'a list' if kind is tuple else called(hint)}, not {value!r}")
     return value

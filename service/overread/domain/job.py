@@ -3,11 +3,11 @@
     SCHEDULED ─claim─▶ RUNNING ─read─▶ DELIVERING ─verified─▶ COMPLETED ─superseded─▶ SUPERSEDED
         ▲                │  │ │             │
         └─stumbled/lost──┘  │ └─unfit─▶ NOT_APPLICABLE       SCHEDULED | RUNNING ─cancel─▶ CANCELED
-                            └─gave_up─▶ FAILED ◀─gave_up─────┘       FAILED ─requeue─▶ SCHEDULED
+                            └─gave_up─▶ FAILED ◀─gave_up─────┘       FAILED | CANCELED ─requeue─▶ SCHEDULED
 
 A later revision of the study supersedes a job in any state but CANCELED. A person who has its dead letters tried again
-makes a FAILED job DELIVERING: FAILED ─resend─▶ DELIVERING. One that is DELIVERING can be canceled,
-too: what has not left stays here.
+makes a FAILED job DELIVERING: FAILED ─resend─▶ DELIVERING. One that is DELIVERING can be canceled, too: what has not
+left stays here. One that FAILED waits for a person: canceled, it is closed, and its study need not be kept for it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class JobEvent(StrEnum):
     LOST = "lost"  # RUNNING -> SCHEDULED, the lease ran out or its holder died
     UNFIT = "unfit"  # RUNNING -> NOT_APPLICABLE, the input is not what the model was made for
     GAVE_UP = "gave_up"  # RUNNING | DELIVERING -> FAILED
-    CANCEL = "cancel"  # SCHEDULED | RUNNING | DELIVERING -> CANCELED, by a person
-    REQUEUE = "requeue"  # FAILED -> SCHEDULED, by a person
+    CANCEL = "cancel"  # SCHEDULED | RUNNING | DELIVERING | FAILED -> CANCELED, by a person
+    REQUEUE = "requeue"  # FAILED | CANCELED -> SCHEDULED, by a person
     RESEND = "resend"  # FAILED -> DELIVERING, a person has its dead letters tried again
     SUPERSEDE = "supersede"  # any but CANCELED -> SUPERSEDED, newer input
 
@@ -59,7 +59,9 @@ TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
     (_S.SCHEDULED, _E.CANCEL): _S.CANCELED,
     (_S.RUNNING, _E.CANCEL): _S.CANCELED,
     (_S.DELIVERING, _E.CANCEL): _S.CANCELED,
+    (_S.FAILED, _E.CANCEL): _S.CANCELED,
     (_S.FAILED, _E.REQUEUE): _S.SCHEDULED,
+    (_S.CANCELED, _E.REQUEUE): _S.SCHEDULED,
     (_S.FAILED, _E.RESEND): _S.DELIVERING,
     (_S.SCHEDULED, _E.SUPERSEDE): _S.SUPERSEDED,
     (_S.RUNNING, _E.SUPERSEDE): _S.SUPERSEDED,

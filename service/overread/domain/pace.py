@@ -6,8 +6,10 @@ from enum import StrEnum
 
 
 class Pace(StrEnum):
-    """URGENT readings have the device to themselves: USUAL ones rest meanwhile. OVERDUE ones rest for nobody."""
+    """URGENT readings have the device to themselves: USUAL ones rest meanwhile. OVERDUE ones rest for nobody. SPARE is
+    what is only loaded ahead of need: it makes way for every reading."""
 
     URGENT = "urgent"
     USUAL = "usual"
     OVERDUE = "overdue"
+    SPARE = "spare"

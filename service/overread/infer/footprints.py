@@ -28,8 +28,8 @@ class Footprint:
 class Footprints:
     """What each model took so far on each kind of device. Thread-safe; without a file it learns for itself alone."""
 
-    def __init__(self, file: Path | None = None) -> None:
-        self._file, self._lock = file, threading.Lock()
+    def __init__(self, file: Path | None = None, budget_bytes: int = 1 << 62) -> None:
+        self._file, self._lock, self._budget = file, threading.Lock(), budget_bytes
         self._known: dict[str, Footprint] = _read(file)
 
     def need(self, card: Card, device: str) -> Footprint:
@@ -39,7 +39,8 @@ class Footprints:
         if known is not None:
             return Footprint(int(known.host_bytes * MARGIN), int(known.device_bytes * MARGIN))
         said = card.runtime.memory_mb << 20
-        return Footprint(said or UNKNOWN_BYTES + 3 * _weights(card))
+        # Nothing is guessed to be larger than all there is: it is read alone then, and it is known what it takes.
+        return Footprint(said or min(UNKNOWN_BYTES + 3 * _weights(card), self._budget))
 
     def learn(self, card: Card, device: str, seen: Footprint) -> None:
         """A reading has ended and took so much."""

@@ -70,24 +70,31 @@ class WorkerPool:
             self._terms.folder.mkdir(parents=True, exist_ok=True)
             scratch.clean(self._terms.folder)
         file = self._terms.folder / "footprints.json" if self._terms.folder else None
-        self._footprints = Footprints(file)
         self._room = Room(self._terms.budget_bytes or int(machine_bytes() * SHARE_OF_MACHINE) or 1 << 62)
+        self._footprints = Footprints(file, self._room.budget_bytes)
         self._turn = threading.Condition()
         self._lean: dict[str, int] = {}
         self._noted: set[str] = set()
         self._closed = False
 
     def warm(self, card: Card, count: int = 1) -> None:
-        """Load a model into ``count`` processes before they are needed; raises CardError or WorkerLost."""
-        seats: list[Seat] = []
-        try:
-            for n in range(count):
-                if n and card.name in self.refused([card]):
-                    return  # one more would have to wait for those that are here
-                seats.append(self._take(card, self._where(card), lambda _: None, Pace.USUAL))
-                self._load(seats[-1], card, lambda _: None)
-        finally:
-            for seat in seats:
+        """Load a model into ``count`` processes before they are needed; raises CardError or WorkerLost.
+
+        Each can be used as soon as it is loaded. Without room there are fewer, and a reading that needs the room, or is
+        urgent, goes first.
+        """
+        with self._turn:
+            here = sum(s.model == card.name for s in self._room.seats)
+        for _ in range(count - here):
+            try:
+                seat = self._take(card, self._where(card), lambda _: None, Pace.SPARE)
+            except Outranked:
+                return
+            try:
+                self._load(seat, card, self._watch(seat, lambda _: None))
+            except Outranked:
+                return
+            finally:
                 self._give_back(seat)
 
     def warm_all(self, cards: Sequence[Card], count: int = 1) -> None:
@@ -124,7 +131,7 @@ class WorkerPool:
         """Names of the models for which there is no room now, even if all that are not at work made way."""
         with self._turn:
             self._bury()
-            busy = self._room.taken()
+            busy = self._room.claimed()
             places = {c.name: self._room.place(self._where(c)) for c in cards}
             return frozenset(
                 c.name
@@ -167,8 +174,8 @@ class WorkerPool:
         card, progress = asked.card, asked.progress
         seat = self._take(card, where, progress, asked.pace, alone=step > 0)
         try:
-            worker = self._load(seat, card, progress)
-            beat, rest = self._watch(seat, worker, progress), self._rest(seat)
+            beat, rest = self._watch(seat, progress), self._rest(seat)
+            worker = self._load(seat, card, beat)
             reading, device_bytes = worker.measured(asked.volumes, beat, share=SMALLER if step else 1, rest=rest)
             self._footprints.learn(card, seat.device, Footprint(worker.peak_bytes, device_bytes))
             return reading
@@ -177,7 +184,7 @@ class WorkerPool:
                 self._died(seat, error)
                 if error.kind == "memory":  # so that the next attempt waits until there is room for so much
                     self._footprints.learn(card, seat.device, Footprint(error.death.peak_bytes))
-            raise
+            raise self._explained(card, error) from None
         except Stumbled:
             # What a model has thrown may have left it in any state.
             self._unload(seat)
@@ -188,19 +195,29 @@ class WorkerPool:
                 self._herald(ReadingRested(card.name, seat.worker.rested_s))
             self._give_back(seat)
 
-    def _watch(self, seat: Seat, worker: WorkerProcess, progress: Progress) -> Progress:
-        """What is called while a process is at work: whether that is still wanted, and whether it has to make way."""
+    def _explained(self, card: Card, error: WorkerLost) -> WorkerLost:
+        """With the key that says how much memory it may hold, where it was that which was short."""
+        if error.kind != "memory" or (error.death is None and self._room.gpus):
+            return error
+        key = "runtime.memory_mb of its card" if card.runtime.memory_mb else "schedule.memory_gb"
+        most = (card.runtime.memory_mb << 20 or self._room.budget_bytes) >> 20
+        return WorkerLost(f"{error}; {key} says how much it may hold ({most} MB)", error.kind, error.death)
+
+    def _watch(self, seat: Seat, progress: Progress) -> Progress:
+        """What is called while a process loads or reads: whether that is still wanted, and whether it must make way."""
         looked = [time.monotonic()]
 
         def beat(fraction: float) -> None:
             progress(fraction)
-            if seat.outranked and seat.worker is not None:
-                worker.kill()
+            process = seat.worker or seat.newborn
+            if seat.outranked:
+                if seat.worker is not None:  # else it is loading, and whoever waits for that ends it
+                    seat.worker.kill()
                 raise Outranked("the reading made room for an urgent one")
             if time.monotonic() - looked[0] > SUM_S:
                 looked[0] = time.monotonic()
-                if self._must_end(seat):
-                    raise worker.ended(self._too_much(seat), "memory")
+                if process is not None and self._must_end(seat):
+                    raise process.ended(self._too_much(seat), "memory")
 
         return beat
 
@@ -217,9 +234,9 @@ class WorkerPool:
 
     def _too_much(self, seat: Seat) -> str:
         return (
-            f"all models together held more than the {self._room.budget_bytes >> 20} MB that they may "
-            f"(schedule.memory_gb), and of them this one, with {seat.seen_bytes >> 20} MB, was furthest beyond the "
-            f"{seat.held.host_bytes >> 20} MB it was given room for; it was ended"
+            f"all models together held more than the {self._room.budget_bytes >> 20} MB that they may, and of them this "
+            f"one, with {seat.seen_bytes >> 20} MB, was furthest beyond the {seat.held.host_bytes >> 20} MB it was given "
+            "room for; it was ended"
         )
 
     def _rest(self, seat: Seat) -> Callable[[], bool]:
@@ -253,23 +270,40 @@ class WorkerPool:
     def _take(self, card: Card, where: str, progress: Progress, pace: Pace, *, alone: bool = False) -> Seat:
         """A seat for one reading: a warm one, or a new one when there is room; waits for room, and for its turn.
 
-        With ``alone`` all that are not at work make way first. What ``progress`` raises ends the waiting.
+        With ``alone`` all that are not at work make way first. What ``progress`` raises ends the waiting. SPARE takes
+        nobody's room and waits for none: it raises Outranked.
         """
-        while True:
+        waits = Seat(card.name, where, pace=pace, since=time.monotonic())
+        try:
+            while True:
+                with self._turn:
+                    seat = self._chosen(waits, where)
+                    waits.device, waits.held = seat.device, self._footprints.need(card, seat.device)
+                    if pace is not Pace.SPARE:
+                        self._make_room(seat, waits, alone=alone)
+                    if self._room.fits(waits.held, seat.device, self._room.before(waits, seat)):
+                        return self._sit(seat, waits.held, pace)
+                    self._line_up(waits)
+                    self._turn.wait(LOOK_S)
+                progress(0.0)
+        finally:
             with self._turn:
-                if self._closed:
-                    raise Canceled("the service is stopped")
-                warm = [s for s in self._room.idle() if s.model == card.name and s.asked == where]
-                mine = next((s for s in reversed(warm) if s.worker and s.worker.alive), None)
-                seat = mine or Seat(card.name, where, self._room.place(where))
-                need = self._footprints.need(card, seat.device)
-                self._make_room(seat, need, alone=alone)
-                if self._room.fits(need, seat.device, [s for s in self._room.seats if s is not seat]):
-                    return self._sit(seat, need, pace)
-                if pace is Pace.URGENT:
-                    self._outrank()
-                self._turn.wait(LOOK_S)
-            progress(0.0)
+                self._room.line = [s for s in self._room.line if s is not waits]
+
+    def _chosen(self, waits: Seat, where: str) -> Seat:
+        if self._closed:
+            raise Canceled("the service is stopped")
+        warm = [s for s in self._room.idle() if s.model == waits.model and s.asked == where]
+        mine = next((s for s in reversed(warm) if s.worker and s.worker.alive), None)
+        spare = waits.pace is Pace.SPARE
+        return mine if mine and not spare else Seat(waits.model, where, self._room.place(where))
+
+    def _line_up(self, waits: Seat) -> None:
+        if waits.pace is Pace.SPARE:
+            raise Outranked(f"there is no room to load {waits.model} ahead of need")
+        if waits not in self._room.line:
+            self._room.line.append(waits)
+        self._room.outrank(waits)
 
     def _sit(self, seat: Seat, need: Footprint, pace: Pace) -> Seat:
         if seat not in self._room.seats:
@@ -277,7 +311,7 @@ class WorkerPool:
         seat.taken, seat.pace, seat.held, seat.outranked = True, pace, need, False
         return seat
 
-    def _make_room(self, seat: Seat, need: Footprint, *, alone: bool) -> None:
+    def _make_room(self, seat: Seat, waits: Seat, *, alone: bool) -> None:
         """Unload what is dead, what is too much to keep, and, the least recently used first, what has no room."""
         self._bury()
         others = [s for s in self._room.idle() if s.model != seat.model]
@@ -287,7 +321,7 @@ class WorkerPool:
             self._evict(one)
             self._herald(ModelUnloaded(one.model))
         for one in [s for s in self._room.idle() if s is not seat]:
-            if self._room.fits(need, seat.device, [s for s in self._room.seats if s is not seat]):
+            if self._room.fits(waits.held, seat.device, self._room.before(waits, seat)):
                 return
             self._evict(one)
             self._herald(ModelUnloaded(one.model))
@@ -298,12 +332,6 @@ class WorkerPool:
             self._evict(one)
             self._herald(WorkerDied(one.model, "crash"))
 
-    def _outrank(self) -> None:
-        """An urgent reading has no room: the usual one that began last makes way, and is read again later."""
-        usual = [s for s in self._room.taken() if s.pace is Pace.USUAL and s.worker is not None]
-        if usual and not any(s.outranked for s in usual):
-            usual[-1].outranked = True
-
     def _load(self, seat: Seat, card: Card, progress: Progress) -> WorkerProcess:
         if seat.worker is not None:
             return seat.worker
@@ -312,7 +340,7 @@ class WorkerPool:
         worker = WorkerProcess(card, seat.device, t.threads, memory_bytes=most, confine=t.confine, folder=t.folder)
         seat.newborn = worker
         try:
-            ready = worker.wait_ready(self._watch(seat, worker, progress))
+            ready = worker.wait_ready(progress)
         except BaseException:
             worker.kill()
             raise

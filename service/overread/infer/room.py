@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from overread.infer.footprints import Footprint
 from overread.infer.worker import WorkerProcess
 
 SHARE_OF_MACHINE, SHARE_OF_DEVICE = 0.8, 0.95
+LONGEST_PASS_S = 600.0  # so long an overdue reading that waits for room lets urgent ones go before it
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
@@ -30,6 +32,14 @@ class Seat:
     held: Footprint = field(default_factory=Footprint)
     outranked: bool = False
     device_bytes: int = 0
+    since: float = 0.0
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Who waits for room gets it in this order. An overdue one lets the urgent ones pass, but not for ever."""
+        patient = time.monotonic() - self.since < LONGEST_PASS_S
+        order = {Pace.URGENT: 1, Pace.OVERDUE: 2 if patient else 0, Pace.USUAL: 3, Pace.SPARE: 4}
+        return order[self.pace], self.since
 
     @property
     def beyond(self) -> int:
@@ -57,6 +67,7 @@ class Room:
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
         self.seats: list[Seat] = []
+        self.line: list[Seat] = []
         self.gpus = 0
 
     def fits(self, need: Footprint, device: str, besides: Iterable[Seat]) -> bool:
@@ -69,6 +80,28 @@ class Room:
         there = [s for s in others if s.device == device]
         most = max((s.device_bytes for s in self.seats if s.device == device), default=0) * SHARE_OF_DEVICE
         return not (most and there) or sum(s.held.device_bytes for s in there) + need.device_bytes <= most
+
+    def before(self, waits: Seat, seat: Seat | None = None) -> list[Seat]:
+        """What one that ``waits`` must fit beside: all seats but the one that it would take, and whom it lets pass.
+
+        So room is saved for a large model: nobody who came later takes what has become free of it.
+        """
+        passing = [s for s in self.line if s is not waits and s.rank < waits.rank]
+        return [s for s in self.seats if s is not seat] + passing
+
+    def claimed(self) -> list[Seat]:
+        """Who reads, and who waits for room: what comes now must fit beside all of them."""
+        return [s for s in self.seats if s.taken and s.pace is not Pace.SPARE] + self.line
+
+    def outrank(self, waits: Seat) -> None:
+        """Have one make way, if that gives ``waits`` room: what is loaded ahead of need (but for what it may itself
+        use soon), then, for an urgent reading, the usual one that began last, which is read again later."""
+        spare = [s for s in self.taken() if s.pace is Pace.SPARE and s.model != waits.model]
+        urgent = waits.pace is Pace.URGENT
+        lesser = ([s for s in self.taken() if s.pace is Pace.USUAL] if urgent else []) + spare
+        stay = [s for s in self.before(waits) if s not in lesser]
+        if lesser and not any(s.outranked for s in lesser) and self.fits(waits.held, waits.device, stay):
+            lesser[-1].outranked = True
 
     def place(self, asked: str) -> str:
         """On which device another process goes: of several GPUs on the one that has the fewest. Before the first model

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from overread.domain.card import Card
+from overread.domain.card import Card, require_known
 from overread.domain.errors import CardError
 from overread.domain.pipeline import Stage
 from overread.domain.reading import Likelihood, Reading
@@ -25,6 +25,7 @@ class Stages:
     def __init__(self, card: Card, device: str) -> None:
         if not card.stages:
             raise CardError('the engine "stages" needs [[stages]] in the card')
+        self._card = card
         self._values = {label.name: label.value for label in card.labels}
         self._stages: list[tuple[Stage, Loaded]] = []
         for stage in card.stages:
@@ -46,6 +47,7 @@ class Stages:
             for reading, box in self._readings(stage, model, volumes, found, _share(progress, n, len(self._stages))):
                 shape = volumes[0].voxels.shape
                 for value, mask in _masks(reading):
+                    require_known(self._card, [value] if mask.any() else [])
                     _paste(found.setdefault(value, np.zeros(shape, bool)), mask, box)
                     kept.update({value} if stage.keep else ())
                 classes += reading.classes if stage.keep and not stage.each else ()

@@ -22,6 +22,7 @@ from overread.ledger.tables import DeliveryRow, InstanceRow, JobRow, ResultRow
 TABLE: Any = DeliveryRow.__table__  # type: ignore[attr-defined]
 RESULT: Any = ResultRow.__table__  # type: ignore[attr-defined]
 JOB: Any = JobRow.__table__  # type: ignore[attr-defined]
+CANCELED = "canceled"  # the cause of what was dropped because its job was canceled
 REJECTION = "rejection"  # a kind of result that withdraws earlier ones; only who got those gets it
 
 
@@ -136,13 +137,14 @@ def _plan(session: Session, ledger: Ledger, values: dict[str, object], now: floa
     blank = {"worker": "", "lease_until": 0.0, "cause": "", "warning": "", "asked": 0, "transaction_uid": ""}
     # The same input gives the same UIDs. When an earlier, superseded job has made the object, it is this job's now and
     # goes again: the earlier delivery may have been dropped, and this answer is to be the last that arrives.
+    # What was dropped when this job was canceled goes again, too: the job was sent back, and its results are one set.
     statement = ledger.insert(DeliveryRow).values(**values, **fresh, **blank, exposed=False)
     taken_over = {"job_id": values["job_id"], **fresh, **blank, "sent_at": None, "verified_at": None}
     session.exec(
         statement.on_conflict_do_update(
             index_elements=["sop_instance_uid", "destination"],
             set_=taken_over,
-            where=col(DeliveryRow.job_id) != values["job_id"],
+            where=or_(col(DeliveryRow.job_id) != values["job_id"], col(DeliveryRow.cause) == CANCELED),
         )
     )
 
@@ -304,19 +306,6 @@ def _arrived(rows: Sequence[DeliveryRow]) -> str:
     return "dropped by a person" if rows else "no destination is configured; results stay in the spool"
 
 
-def requeue(ledger: Ledger, job_id: int, who: str) -> Move | None:
-    """A person sends a FAILED job back: deliveries that were given up start anew, or the reading does."""
-    with ledger.write() as session:
-        row = session.get(JobRow, job_id, with_for_update=True)
-        if row is None:
-            return None
-        anew = {"attempts": 0, "kills": 0, "not_before": 0.0}
-        moved = move_row(session, row, JobEvent.REQUEUE, who, "sent back by a person", **anew)
-        if moved is not None:
-            start_anew(session, DeliveryRow.job_id == job_id, DeliveryRow.state == DeliveryState.FAILED)
-        return moved
-
-
 def start_anew(session: Session, *which: Any) -> int:
     """Make deliveries PENDING as if they had never been tried; returns how many."""
     fresh = {"state": DeliveryState.PENDING, "attempts": 0, "not_before": 0.0, "asked": 0, "transaction_uid": ""}
@@ -368,7 +357,6 @@ __all__ = [
     "put",
     "release",
     "renew",
-    "requeue",
     "results_of",
     "settle",
     "start_anew",

@@ -52,9 +52,10 @@ class Plan:
 class Wanted:
     """Which of the jobs that are due a worker takes.
 
-    ``urgent_only``: those that are STAT; ``without``: none of these models, for which there is no room now. A job has
-    waited too long after ``longest_wait_s``, or when half of the time until its deadline is gone; with
-    ``overdue_first`` it goes before all others, the one that has waited longest first.
+    ``urgent_only``: those that are STAT; ``without``: none of these models, for which there is no room now, but for
+    STAT jobs, for which others make way. A job has waited too long after ``longest_wait_s``, or when half of the time
+    until its deadline is gone; with ``overdue_first`` it goes before all others, the one that has waited longest first,
+    and it is taken without room, too: it waits for it then, and who is claimed later does not take it.
     """
 
     urgent_only: bool = False
@@ -178,7 +179,7 @@ def claim(ledger: Ledger, worker: str, lease_s: float, wanted: Wanted | None = N
     overdue = _overdue(wanted, now)
     due = (
         select(JobRow, overdue.label("overdue"))
-        .where(*_takes(wanted), JobRow.not_before <= now)
+        .where(*_takes(wanted, now), JobRow.not_before <= now)
         .order_by(
             *([case((overdue, col(JobRow.created_at)), else_=NEVER)] if wanted.overdue_first else ()),
             col(JobRow.priority).desc(),
@@ -189,7 +190,7 @@ def claim(ledger: Ledger, worker: str, lease_s: float, wanted: Wanted | None = N
         .with_for_update(skip_locked=True)
     )
     with ledger.read() as session:
-        if session.exec(select(JobRow.id).where(*_takes(wanted)).limit(1)).first() is None:
+        if session.exec(select(JobRow.id).where(*_takes(wanted, now)).limit(1)).first() is None:
             return None
     with ledger.write() as session:
         found = session.exec(due).first()
@@ -201,12 +202,14 @@ def claim(ledger: Ledger, worker: str, lease_s: float, wanted: Wanted | None = N
         return replace(moved, job=replace(moved.job, overdue=bool(late))) if moved else None
 
 
-def _takes(wanted: Wanted) -> tuple[ColumnElement[bool], ...]:
+def _takes(wanted: Wanted, now: float) -> tuple[ColumnElement[bool], ...]:
     takes: list[ColumnElement[bool]] = [col(JobRow.state) == JobState.SCHEDULED]
     if wanted.urgent_only:
         takes.append(col(JobRow.urgency) == STAT)
     if wanted.without:
-        takes.append(col(JobRow.model).not_in(sorted(wanted.without)))
+        fits = col(JobRow.model).not_in(sorted(wanted.without))
+        overdue = [_overdue(wanted, now)] if wanted.overdue_first else []
+        takes.append(or_(fits, col(JobRow.urgency) == STAT, *overdue))
     return tuple(takes)
 
 

@@ -12,9 +12,9 @@ from sqlalchemy import update
 from sqlmodel import Session, col, select
 
 from overread.domain.errors import Refused
-from overread.domain.job import JobEvent
+from overread.domain.job import JobEvent, JobState
 from overread.domain.result import OPEN_STATES, DeliveryState
-from overread.ledger.deliveries import TABLE, Delivery, described, start_anew
+from overread.ledger.deliveries import CANCELED, TABLE, Delivery, described, start_anew
 from overread.ledger.jobs import Move, move_row
 from overread.ledger.store import Ledger
 from overread.ledger.tables import DeliveryRow, JobRow, ResultRow
@@ -54,7 +54,7 @@ def retry(ledger: Ledger, delivery_id: int, who: str) -> tuple[Letter, Move | No
     """A person has a dead letter, or one that was dropped by hand, tried again, with the variants that failed with it.
 
     Its job, when that had FAILED, is DELIVERING again. Raises Refused when there is no such delivery, it is on its way
-    or has arrived, or a newer result has taken its place.
+    or has arrived, a newer result has taken its place, or its job was canceled.
     """
     with ledger.write() as session:
         letter = _letter(session, delivery_id)
@@ -64,6 +64,9 @@ def retry(ledger: Ledger, delivery_id: int, who: str) -> tuple[Letter, Move | No
         job = session.get(JobRow, row.job_id, with_for_update=True)
         if job is None or job.state == "SUPERSEDED" or row.cause == SUPERSEDED:
             raise Refused("a newer result has taken its place; retry that one")
+        if job.state == JobState.CANCELED or row.cause == CANCELED:
+            whole = f"overread requeue {row.job_id} makes and sends the whole set"
+            raise Refused(f"its job was canceled, and one result without the others is no answer; {whole}")
         if row.state == DeliveryState.FAILED:
             same = (DeliveryRow.job_id == row.job_id, DeliveryRow.destination == row.destination)
             start_anew(session, *same, DeliveryRow.state == DeliveryState.FAILED, _kin(session, row))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from overread.domain.card import Card, Label
+from overread.domain.card import Card, Label, require_known
 from overread.domain.errors import CardError
 from overread.domain.findings import Findings, Segment
 from overread.domain.geometry import Stack
@@ -30,14 +30,16 @@ def find(reading: Reading, volume: Volume, card: Card) -> Findings:
     """Make findings of what a model saw on the grid of ``volume``.
 
     Each label of the card, in the card's order, is one segment, or one for each of its largest connected components
-    when it says ``instances``. Values that the card does not name are background. Segments are numbered 1 … n without
-    gaps, in the masks too; those that overlap lie in different masks. Raises CardError when an array is not on the
-    volume's grid or when the card gives more than 255 segments.
+    when it says ``instances``. Segments are numbered 1 … n without gaps, in the masks too; those that overlap lie in
+    different masks. Raises CardError when an array is not on the volume's grid, when there are values that the card
+    does not know, or when the card gives more than 255 segments.
     """
     _require_grid(reading, volume, card)
+    boxes = [] if reading.label_map is None else ndimage.find_objects(reading.label_map)
+    require_known(card, _values(reading, boxes))
     masks = [np.zeros(volume.voxels.shape, np.uint8)]
     segments: list[Segment] = []
-    for label, where, part, title in _titled(reading, volume, card):
+    for label, where, part, title in _titled(reading, boxes, volume, card):
         if len(segments) == MOST_SEGMENTS:
             raise CardError(f"{card.name} gives more than {MOST_SEGMENTS} segments; lower `most` in its card.toml")
         segment = Segment(len(segments) + 1, label, title)
@@ -95,15 +97,22 @@ def _require_grid(reading: Reading, volume: Volume, card: Card) -> None:
             raise CardError(f"the answer of {card.name} is {array.shape}, its volume {volume.voxels.shape}")
 
 
-def _titled(reading: Reading, volume: Volume, card: Card) -> Iterator[tuple[Label, Box, Mask, str]]:
+def _values(reading: Reading, boxes: Sequence[Box | None]) -> set[int]:
+    """The values of everything that the model says it has seen; ``boxes`` are those of its label map."""
+    seen = {n for n, box in enumerate(boxes, 1) if box is not None}
+    seen |= {value for value, mask in reading.masks.items() if mask.any()}
+    return seen | {box.label for box in reading.boxes} | {c.label for c in reading.classes if c.chosen}
+
+
+def _titled(
+    reading: Reading, boxes: Sequence[Box | None], volume: Volume, card: Card
+) -> Iterator[tuple[Label, Box, Mask, str]]:
     """Each segment: its label, its box in the volume, its mask in the box, its title."""
-    boxes = [] if reading.label_map is None else ndimage.find_objects(reading.label_map)
     for label in card.labels:
         whole: tuple[Box, Mask] | None = None
         if label.value in reading.masks:
             whole = _cut(reading.masks[label.value])
-        elif label.value <= len(boxes) and boxes[label.value - 1] is not None:
-            box = boxes[label.value - 1]
+        elif label.value <= len(boxes) and (box := boxes[label.value - 1]) is not None:
             whole = box, reading.label_map[box] == label.value  # type: ignore[index]
         if whole is None:
             continue

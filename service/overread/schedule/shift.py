@@ -134,9 +134,9 @@ class Shift:
         with self._claiming:
             if express and self._busy < self._slots:
                 return None  # a slot that is free takes it
-            # A STAT job may have others make way, so that a crowd is no reason to leave it.
-            crowded = () if express else t.crowded()
-            wanted = Wanted(express, crowded, t.longest_wait_s, overdue_first)
+            # The crowd keeps neither STAT jobs back, for which others make way, nor those that have waited too long,
+            # for which room is saved from now on.
+            wanted = Wanted(express, () if express else t.crowded(), t.longest_wait_s, overdue_first)
             claimed = jobs.claim(self._ledger, t.worker, t.lease_s, wanted)
             if claimed is None:
                 return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from overread.domain.errors import ConfigError
 
+NO_LIMIT = 1e12  # what nobody would write; infinity and "nan", which TOML knows, are above it or in no range
+
 
 def choice(value: str, known: tuple[str, ...], key: str, source: str) -> None:
     """Raises ConfigError when ``value`` is none of ``known``."""
@@ -14,13 +16,14 @@ def choice(value: str, known: tuple[str, ...], key: str, source: str) -> None:
 def within(value: float, low: float, high: float, source: str, where: str) -> None:
     """Raises ConfigError when ``value`` lies outside ``low`` to ``high``."""
     if not low <= value <= high:
-        raise ConfigError(f"{source}: {where} is {value}; it must lie between {low} and {high}")
+        limits = f"lie between {low:g} and {high:g}" if high < NO_LIMIT else f"be at least {low:g}"
+        raise ConfigError(f"{source}: {where} is {value}; it must {limits}")
 
 
 def at_least(part: object, least: dict[str, float], source: str, section: str) -> None:
     """Raises ConfigError when a value of ``part`` lies below what ``least`` says for its name."""
     for name, low in least.items():
-        within(getattr(part, name), low, 1e12, source, f"{section}.{name}")
+        within(getattr(part, name), low, NO_LIMIT, source, f"{section}.{name}")
 
 
 def ae_title(value: str, source: str, where: str) -> None:

@@ -8,6 +8,7 @@ import typing
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any
 
+from overread.domain.card import called
 from overread.domain.errors import ConfigError
 
 
@@ -57,5 +58,5 @@ def _scalar(hint: Any, value: Any, source: str, where: str) -> Any:
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is not bool and isinstance(value, bool)):
-        raise ConfigError(f"{source}: {where} must be a {hint.__name__}, not {value!r}")
+        raise ConfigError(f"{source}: {where} must be {called(hint)}, not {value!r}")
     return value

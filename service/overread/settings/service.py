@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from overread.domain.card_ranges import DEVICE, DEVICES
 from overread.domain.errors import ConfigError
 from overread.settings.limits import at_least, choice, within
 
@@ -92,6 +93,8 @@ def check(assemble: Assemble, schedule: Schedule, observe: Observe, retain: Reta
     choice(schedule.express, ("auto", "on", "off"), "schedule.express", source)
     choice(schedule.confine, ("available", "required", "off"), "schedule.confine", source)
     choice(schedule.executor, ("local", "ray"), "schedule.executor", source)
+    if not DEVICE.fullmatch(schedule.device):
+        raise ConfigError(f"{source}: schedule.device is {schedule.device!r}; it can be {DEVICES}")
     within(schedule.slots, 1, 64, source, "schedule.slots")
     at_least(retain, {"days": 0, "max_gb": 0, "min_free_mb": 0}, source, "retain")
     for port in (observe.listen_port, observe.watch_port, observe.work_port):

@@ -96,6 +96,72 @@ def test_retention_must_come_before_refusal(desk: Make) -> None:
     assert line.said == "finished studies stay 14 days, until they take 1.5 GB or less than 2048 MB are free"
 
 
+CARD = """
+name = "lungs"
+version = "1"
+title = "Lungs"
+manufacturer = "us"
+engine = "monai-bundle"
+weights = "model.pt"
+weights_sha256 = "00"
+[accepts]
+modality = "CT"
+[[labels]]
+value = 1
+name = "Lung"
+type = ["39607008", "SCT", "Lung"]
+"""
+
+
+@pytest.fixture
+def scheduled(desk: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Line]]:
+    """``scheduled('slots = 2', runtime)``: what is said of [schedule], with one model, on a machine without a GPU."""
+    monkeypatch.setattr("overread.wiring.capacity.GPUS", ())
+    (tmp_path / "cards" / "lungs").mkdir(parents=True)
+
+    def look(text: str, runtime: str = "") -> list[Line]:
+        (tmp_path / "cards" / "lungs" / "card.toml").write_text(CARD + runtime)
+        models = f'models = ["{tmp_path / "cards"}"]\n'
+        return about(list(check(desk(f"{models}[schedule]\n{text}\n").settings)), "schedule")
+
+    return look
+
+
+@pytest.mark.parametrize(
+    ("text", "runtime", "said"),
+    [
+        ('executor = "ray"', "", 'executor "ray" needs PostgreSQL: every node reads the ledger; set `ledger`, or'),
+        ('device = "cuda:1"', "", 'schedule.device is "cuda:1", and this machine shows no GPU; set it to "auto" or'),
+        ("", '[runtime]\ndevice = "cuda:0"', 'runtime.device of the model lungs is "cuda:0", and this machine shows'),
+        ("memory_gb = 0.3", "", "schedule.memory_gb gives 307 MB to all models together, and lungs will take 600 MB"),
+        (
+            "memory_gb = 1.0\nslots = 64",
+            "",
+            "schedule.memory_gb gives 1024 MB to all models together, which is room for 1 at the same time: "
+            "set schedule.slots to 1, not 64",
+        ),
+    ],
+)
+def test_a_schedule_that_cannot_work_is_wrong(
+    scheduled: Callable[..., list[Line]], text: str, runtime: str, said: str
+) -> None:
+    assert [line.said for line in scheduled(text, runtime) if line.wrong and line.said.startswith(said)]
+
+
+def test_what_a_model_took_so_far_counts(scheduled: Callable[..., list[Line]], desk: Make) -> None:
+    workers = desk().settings.data_path / "workers"
+    workers.mkdir(parents=True)
+    (workers / "footprints.json").write_text('{"lungs 1 cpu": {"host_bytes": 1600000000, "device_bytes": 0}}')
+    (line,) = scheduled("memory_gb = 1.0")
+    assert line.wrong
+    assert "lungs took 1525 MB so far: each of its jobs would fail" in line.said
+
+
+def test_a_schedule_that_works_is_said_in_words(scheduled: Callable[..., list[Line]]) -> None:
+    (line,) = scheduled("memory_gb = 2.0\nslots = 2")
+    assert (line.wrong, line.said) == (False, "local, 2 at the same time, 2048 MB for all models, device auto")
+
+
 # ------------------------------------------------------------------------------------------------------------ spool
 
 

@@ -86,10 +86,10 @@ def test_a_folder_without_a_card_is_named(tmp_path: Path) -> None:
         (TOP + ACCEPTS + "colour = 1\n" + LABELS, "the key accepts.colour is not known; known are "),
         (TOP + 'nmae = "x"\n' + ACCEPTS + LABELS, "the key nmae is not known; known are "),
         (TOP + 'digest = "x"\n' + ACCEPTS + LABELS, "the key digest is overread's to fill in; take it out"),
-        (TOP.replace('"1.0.0"', "1.0") + ACCEPTS + LABELS, "version must be a str, not 1.0"),
-        (TOP + ACCEPTS + LABELS + '[runtime]\ntimeout_s = "900"\n', "runtime.timeout_s must be a float, not '900'"),
-        (TOP + ACCEPTS + LABELS + "[runtime]\nattempts = true\n", "runtime.attempts must be a int, not True"),
-        (TOP + ACCEPTS + LABELS + "[dice_floor]\nlung = 'high'\n", "dice_floor.lung must be a float, not 'high'"),
+        (TOP.replace('"1.0.0"', "1.0") + ACCEPTS + LABELS, "version must be a text in quotes, not 1.0"),
+        (TOP + ACCEPTS + LABELS + '[runtime]\ntimeout_s = "900"\n', "runtime.timeout_s must be a number, not '900'"),
+        (TOP + ACCEPTS + LABELS + "[runtime]\nattempts = true\n", "runtime.attempts must be a whole number, not True"),
+        (TOP + ACCEPTS + LABELS + "[dice_floor]\nlung = 'high'\n", "dice_floor.lung must be a number, not 'high'"),
         (TOP + ACCEPTS.replace('["CHEST", "THORAX"]', '"CHEST"') + LABELS, "accepts.body_parts must be a list"),
         (TOP + ACCEPTS + 'prefer = "best"\n' + LABELS, "accepts.prefer is 'best'; it can be thinnest or most slices"),
         (TOP + ACCEPTS + LABELS.replace(', "Left"', ""), "labels[0].modifier must be a code: [value, scheme, meaning]"),
@@ -100,6 +100,28 @@ def test_a_folder_without_a_card_is_named(tmp_path: Path) -> None:
         (TOP + "labels = 3\n" + ACCEPTS, "labels must be a list"),
         (TOP + "labels = [3]\n" + ACCEPTS, "labels[0] must be a table"),
         ("name = ", "Invalid value"),
+        ("ignored = [1]\n" + TOP + ACCEPTS + LABELS, "ignored names 1, which has a label; take one of them out"),
+        ("ignored = [0]\n" + TOP + ACCEPTS + LABELS, "ignored is 0; it must be from 1 to 65535"),
+        (TOP + ACCEPTS + LABELS + "smallest_mm = -1\n", "label 1 (Lung): labels.smallest_mm is -1; it must be"),
+        (TOP + ACCEPTS + LABELS.replace("[1, 2, 3]", "[1, 2, 256]"), "label 1 (Lung): labels.color is 256; it must be"),
+        (TOP + ACCEPTS + 'plane = "axal"\n' + LABELS, "accepts.plane is 'axal'; it can be axial, coronal, sag"),
+        (TOP + ACCEPTS + "max_slices = 1\n" + LABELS, "accepts.max_slices is 1, less than min_slices, 2"),
+        *(
+            (TOP + ACCEPTS + LABELS + f"[runtime]\n{line}\n", f"runtime.{reason}")
+            for line, reason in [
+                ("timeout_s = 0", "timeout_s is 0; it must be at least 0.1"),
+                ("timeout_s = -1", "timeout_s is -1; it must be at least 0.1"),
+                ("timeout_s = nan", "timeout_s is nan; it must be at least 0.1"),
+                ("attempts = 0", "attempts is 0; it must be from 1 to 100"),
+                ('device = "gpu"', "device is 'gpu'; it can be auto, cpu or cuda:N, such as cuda:0"),
+                ('device = "cuda:x"', "device is 'cuda:x'; it can be auto, cpu or cuda:N, such as cuda:0"),
+                ("memory_mb = -1", "memory_mb is -1; it must be at least 0"),
+                ("memory_mb = 1", "memory_mb is 1; it must be 0 (the service's budget) or at least 64"),
+                ("deadline_s = -1", "deadline_s is -1; it must be at least 0"),
+                ("deadline_s = inf", "deadline_s is inf; it must be at least 0"),
+                ('out_of_memory = "wait"', "out_of_memory is 'wait'; it can be cpu or patience"),
+            ]
+        ),
     ],
 )
 def test_what_is_wrong_is_named_with_file_and_key(tmp_path: Path, text: str, reason: str) -> None:

@@ -23,7 +23,9 @@ DRAWN = {
     (S.SCHEDULED, E.CANCEL, S.CANCELED),
     (S.RUNNING, E.CANCEL, S.CANCELED),
     (S.DELIVERING, E.CANCEL, S.CANCELED),
+    (S.FAILED, E.CANCEL, S.CANCELED),
     (S.FAILED, E.REQUEUE, S.SCHEDULED),
+    (S.CANCELED, E.REQUEUE, S.SCHEDULED),
     (S.FAILED, E.RESEND, S.DELIVERING),
 } | {(state, E.SUPERSEDE, S.SUPERSEDED) for state in S if state not in (S.CANCELED, S.SUPERSEDED)}
 
@@ -58,4 +60,4 @@ def test_from_every_state_that_has_not_ended_an_end_can_be_reached() -> None:
 
 
 def test_what_has_ended_moves_only_by_a_person_or_newer_input() -> None:
-    assert {event for (state, event) in TRANSITIONS if state in ENDED} == {E.REQUEUE, E.RESEND, E.SUPERSEDE}
+    assert {event for (state, event) in TRANSITIONS if state in ENDED} == {E.CANCEL, E.REQUEUE, E.RESEND, E.SUPERSEDE}

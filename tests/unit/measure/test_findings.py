@@ -16,7 +16,7 @@ from overread.domain.codes import ATTENUATION, HOUNSFIELD, INTENSITY, NO_UNITS, 
 from overread.domain.errors import CardError
 from overread.domain.findings import Findings, Segment
 from overread.domain.geometry import Stack
-from overread.domain.reading import Reading
+from overread.domain.reading import Box, Likelihood, Reading
 from overread.domain.study import Instance
 from overread.domain.volume import Volume
 from overread.measure import MEASURERS, measurers
@@ -140,11 +140,35 @@ def test_noise_and_all_but_the_largest_are_dropped() -> None:
     assert set(np.unique(found.mask)) == {0, 1, 2}
 
 
-def test_what_the_card_does_not_name_is_background() -> None:
+def test_what_the_card_says_to_ignore_is_background() -> None:
     label_map = np.full((2, 4, 4), 9, np.uint8)
-    found = read(label_map, LUNG, NODULE)
+    found = find(Reading(label_map), volume_of(np.zeros((2, 4, 4), np.int16)), replace(card_of(LUNG), ignored=(9,)))
     assert found.segments == ()
     assert not found.mask.any()
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        Reading(np.array([[[0, 1], [9, 7]]], np.uint8)),
+        Reading(np.array([[[0, 1], [9, 7]]], np.uint16)),
+        Reading(masks={1: np.ones((1, 2, 2), bool), 7: np.ones((1, 2, 2), bool), 9: np.eye(2, dtype=bool)[None]}),
+        Reading(boxes=tuple(Box(n, 0.9, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)) for n in (7, 9))),
+        Reading(classes=(Likelihood(1, 0.1), Likelihood(7, 0.5, chosen=True), Likelihood(9, 0.4, chosen=True))),
+    ],
+    ids=["label map", "label map of 16 bits", "masks", "boxes", "classes"],
+)
+def test_what_the_card_does_not_know_is_refused_never_told_as_nothing_found(reading: Reading) -> None:
+    volume = volume_of(np.zeros((1, 2, 2), np.int16))
+    with pytest.raises(CardError, match=r"holds the values 7, 9, .* has labels for 1: add .* or ignored = \[7, 9\]"):
+        find(reading, volume, card_of(LUNG))
+    assert find(reading, volume, replace(card_of(LUNG), ignored=(9, 7)))
+
+
+def test_empty_masks_and_classes_that_are_not_chosen_are_no_answer() -> None:
+    volume = volume_of(np.zeros((1, 2, 2), np.int16))
+    empty = Reading(masks={7: np.zeros((1, 2, 2), bool)}, classes=(Likelihood(7, 0.2),))
+    assert find(empty, volume, card_of(LUNG)).segments == ()
 
 
 def test_a_map_on_another_grid_is_refused() -> None:

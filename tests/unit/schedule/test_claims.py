@@ -110,6 +110,24 @@ def test_models_without_room_are_left_and_an_express_slot_takes_stat_only(ledger
     assert claimed(ledger) == "a"
 
 
+def test_a_stat_job_is_taken_without_room_for_others_make_way(ledger: Ledger, queue: Queue) -> None:
+    queue("a", model="large")
+    queue("b", STAT, model="large")
+    assert claimed(ledger, without={"large"}) == "b"
+    assert claimed(ledger, without={"large"}) is None
+
+
+def test_a_job_without_room_that_has_waited_too_long_is_taken_in_its_turn(ledger: Ledger, queue: Queue) -> None:
+    """It waits for its room then; the younger ones of small models do not go before it for ever."""
+    queue("large", waits=60, model="large")
+    for n in range(4):
+        queue(f"small {n}", waits=30, model="small")
+    terms = {"without": {"large"}, "longest_wait_s": 20.0}
+    assert claimed(ledger, **terms) == "small 0"
+    assert claimed(ledger, overdue_first=True, **terms) == "large"
+    assert claimed(ledger, overdue_first=True, without={"large"}, longest_wait_s=50.0) == "small 1"
+
+
 def test_a_deadline_that_is_missed_is_told_once(ledger: Ledger, queue: Queue) -> None:
     queue("late", waits=60, deadline_s=30)
     queue("early", waits=60, deadline_s=300)
@@ -137,7 +155,7 @@ def test_three_processes_are_enough(ledger: Ledger, queue: Queue) -> None:
     (job,) = views.jobs_in(ledger, [jobs.JobState.FAILED], 5)
     assert [attempt for attempt, _ in deaths.of_job(ledger, job.id or 0)] == [1, 2, 3]
     assert str(deaths.of_job(ledger, job.id or 0)[0][1]) == "ended by SIGSEGV, 5 MB at most"
-    assert deliveries.requeue(ledger, job.id or 0, "a person") is not None
+    assert canceled.requeue(ledger, job.id or 0, "a person").before == "FAILED"
     (job,) = views.jobs_in(ledger, [jobs.JobState.SCHEDULED], 5)
     assert (job.kills, job.attempts) == (0, 0)
 
