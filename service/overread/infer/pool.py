@@ -234,9 +234,9 @@ class WorkerPool:
 
     def _too_much(self, seat: Seat) -> str:
         return (
-            f"all models together held more than the {self._room.budget_bytes >> 20} MB that they may, and of them this "
-            f"one, with {seat.seen_bytes >> 20} MB, was furthest beyond the {seat.held.host_bytes >> 20} MB it was given "
-            "room for; it was ended"
+            f"all models together held more than the {self._room.budget_bytes >> 20} MB that they may, and of them "
+            f"this one, with {seat.seen_bytes >> 20} MB, was furthest beyond the {seat.held.host_bytes >> 20} MB it "
+            "was given room for; it was ended"
         )
 
     def _rest(self, seat: Seat) -> Callable[[], bool]:
