@@ -9,6 +9,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 PEAK_LEARNING_RATE = 2e-3
+# Weights that are there already are changed with less haste.
+TUNING_RATE = 7e-4
 REPORT_EVERY = 50
 
 
@@ -29,9 +31,10 @@ def fit(
     if initial:
         network.load_state_dict(torch.load(initial, weights_only=True))
     net = network.to(device, memory_format=torch.channels_last_3d).train()
+    peak = TUNING_RATE if initial else PEAK_LEARNING_RATE
     steps = len(data) * 2  # type: ignore[arg-type]
-    optimiser = torch.optim.AdamW(net.parameters(), PEAK_LEARNING_RATE, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, PEAK_LEARNING_RATE, total_steps=steps + 1, pct_start=0.1)
+    optimiser = torch.optim.AdamW(net.parameters(), peak, weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, peak, total_steps=steps + 1, pct_start=0.1)
     started, running = time.monotonic(), 0.0
     loader = DataLoader(data, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
     step = 0
