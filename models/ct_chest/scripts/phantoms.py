@@ -10,7 +10,7 @@ from overread.simulate.phantom import NODULE, Grid, chest_phantom
 from scripts.vary import vary
 from torch.utils.data import Dataset
 
-BATCHES_PER_PHANTOM = 2
+BATCHES_PER_PHANTOM = 3
 
 
 class PhantomCrops(Dataset):
@@ -21,7 +21,7 @@ class PhantomCrops(Dataset):
     """
 
     def __init__(self, steps: int, batch_size: int, patch: Sequence[int], spacing_mm: float, seed: int) -> None:
-        self.phantoms = steps // BATCHES_PER_PHANTOM
+        self.phantoms = -(-steps // BATCHES_PER_PHANTOM)
         self.batch_size = batch_size
         self.patch = tuple(patch)
         self.spacing_mm = spacing_mm
