@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from overread.simulate.phantom import NODULE, Grid, chest_phantom
+from scripts.vary import vary
 from torch.utils.data import Dataset
 
-BATCHES_PER_PHANTOM = 2
+BATCHES_PER_PHANTOM = 3
 
 
 class PhantomCrops(Dataset):
@@ -20,7 +21,7 @@ class PhantomCrops(Dataset):
     """
 
     def __init__(self, steps: int, batch_size: int, patch: Sequence[int], spacing_mm: float, seed: int) -> None:
-        self.phantoms = steps // BATCHES_PER_PHANTOM
+        self.phantoms = -(-steps // BATCHES_PER_PHANTOM)
         self.batch_size = batch_size
         self.patch = tuple(patch)
         self.spacing_mm = spacing_mm
@@ -34,8 +35,9 @@ class PhantomCrops(Dataset):
             raise IndexError(index)
         rng = np.random.default_rng([self.seed, index])
         shape = (int(rng.integers(100, 150)), 150, int(rng.integers(176, 222)))
-        phantom = chest_phantom(self.seed + index, Grid(shape, (self.spacing_mm,) * 3))
-        hu, truth = to_ras(phantom.hu), to_ras(phantom.truth)
+        sizes = (5.0, float(rng.uniform(20, 70)))
+        phantom = chest_phantom(self.seed + index, Grid(shape, (self.spacing_mm,) * 3), nodule_diameters_mm=sizes)
+        hu, truth = vary(to_ras(phantom.hu), rng), to_ras(phantom.truth)
         return [self._batch(rng, hu, truth) for _ in range(BATCHES_PER_PHANTOM)]
 
     def _batch(self, rng: np.random.Generator, hu: np.ndarray, truth: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:

@@ -33,10 +33,13 @@ from overread.simulate.phantom.thorax import (
     paint_mediastinum,
     paint_vessel_trees,
 )
+from overread.simulate.phantom.variety import paint_variety
 
 __all__ = ["BONE", "LABELS", "LEFT_LUNG", "NODULE", "RIGHT_LUNG", "ChestPhantom", "Grid", "Nodule", "chest_phantom"]
 
 LABELS = {LEFT_LUNG: "left lung", RIGHT_LUNG: "right lung", BONE: "bone", NODULE: "lung nodule"}
+# Of the generator that draws what variety.py paints, beside the seed.
+VARIETY = 1
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ def chest_phantom(
         paint_lung_changes(canvas)
     count = int(rng.integers(0, 9)) if nodules is None else nodules
     painted = paint_nodules(canvas, count, nodule_diameters_mm)
+    if not healthy:
+        with canvas.drawing_from(np.random.default_rng([seed, VARIETY])):
+            paint_variety(canvas, build, painted)
     noise = float(np.exp(rng.uniform(np.log(4), np.log(90)))) if noise_hu is None else noise_hu
     hu = reconstruct(canvas, noise, circle=bool(rng.random() < 0.6))
     return ChestPhantom(hu, canvas.label, grid, tuple(painted))

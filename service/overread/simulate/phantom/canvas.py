@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,6 +61,13 @@ class Canvas:
         cos, sin = np.float32(np.cos(yaw_rad)), np.float32(np.sin(yaw_rad))
         self.y = cos * y[None, :, None] - sin * x[None, None, :] + self.noise(70.0, WARP_MM / 3)
         self.x = cos * x[None, None, :] + sin * y[None, :, None] + self.noise(70.0, WARP_MM / 3)
+
+    @contextmanager
+    def drawing_from(self, rng: np.random.Generator) -> Iterator[None]:
+        """Within, ``rng`` draws; after it, what drew before goes on where it was."""
+        before, self.rng = self.rng, rng
+        yield
+        self.rng = before
 
     def noise(self, length_mm: float, amplitude: float, box: Box = WHOLE) -> Floats:
         """Smooth random field with about the given correlation length, clipped at three amplitudes."""

@@ -117,10 +117,11 @@ def paint_vessel_trees(canvas: Canvas, build: Build) -> None:
         for _ in range(int(rng.integers(5, 9))):
             start = np.array([rng.uniform(-18, 22), rng.uniform(-5, 22), side * rng.uniform(30, 42)])
             aim = np.array([rng.uniform(-1.3, 1.1), rng.uniform(-1, 1), side * rng.uniform(0.3, 1.2)])
-            _grow(canvas, start, aim / np.linalg.norm(aim), float(rng.uniform(2.8, 5.5)), hu=hu, depth=6)
+            grow(canvas, start, aim / np.linalg.norm(aim), float(rng.uniform(2.8, 5.5)), hu=hu, depth=6)
 
 
-def _grow(canvas: Canvas, start: np.ndarray, way: np.ndarray, radius: float, *, hu: float, depth: int) -> None:
+def grow(canvas: Canvas, start: np.ndarray, way: np.ndarray, radius: float, *, hu: float, depth: int) -> None:
+    """One vessel and its branches, mm, order z, y, x; painted into lung only."""
     rng = canvas.rng
     end = start + way * rng.uniform(12, 26)
     box, r = canvas.capsule(tuple(start.tolist()), tuple(end.tolist()), radius)
@@ -130,4 +131,4 @@ def _grow(canvas: Canvas, start: np.ndarray, way: np.ndarray, radius: float, *, 
         return
     for _ in range(2 if rng.random() < 0.85 else 3):
         bend = way + rng.normal(0, 0.45, 3)
-        _grow(canvas, end, bend / np.linalg.norm(bend), radius * float(rng.uniform(0.62, 0.85)), hu=hu, depth=depth - 1)
+        grow(canvas, end, bend / np.linalg.norm(bend), radius * float(rng.uniform(0.62, 0.85)), hu=hu, depth=depth - 1)
