@@ -1,4 +1,4 @@
-"""models/ct_chest keeps what it promises, on generated chests that it never saw: one plain, others by other scanners."""
+"""models/ct_chest keeps what it promises, on generated chests that it never saw, also as other scanners show them."""
 
 from __future__ import annotations
 

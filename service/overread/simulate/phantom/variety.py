@@ -1,4 +1,4 @@
-"""What patients bring besides lungs and nodules: raised arms, brittle or dense bone, plaques, more vessels, odd nodules.
+"""What patients bring besides lungs and nodules: raised arms, other bone, plaques, more vessels, odd nodules.
 
 Drawn from a generator of its own, so that a phantom of a seed keeps its build, its organs and its nodules.
 """
