@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+LONGEST_FIRST := tests/faults tests/journey tests
 BIN := $(VENV)/bin
 
 .PHONY: demo test check peers conformance bench-ingest bench-stow bench-encode bench-deliver bench-inference clean
@@ -10,7 +11,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/overread demo $(if $(STUDY),--study "$(STUDY)")
 
 test: $(VENV)/.dev peers
-	$(BIN)/python -m pytest -m "not alone" -n 3 --dist loadfile
+	$(BIN)/python -m pytest -m "not alone" -n 3 --dist loadfile $(LONGEST_FIRST)
 	$(BIN)/python -m pytest -m alone
 
 check: $(VENV)/.dev

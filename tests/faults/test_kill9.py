@@ -20,7 +20,7 @@ from pydicom import dcmread
 from overread.domain.errors import Unreachable
 from overread.simulate.pacs import Pacs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 VICTIMS = ("listen", "work", "model", "watch", "keeper")
 ROUNDS = 5

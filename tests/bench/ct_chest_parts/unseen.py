@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,11 +83,12 @@ def varied(phantom: ChestPhantom, seed: int) -> ChestPhantom:
 
 
 def _vary() -> Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]:
-    if str(MODEL) not in sys.path:  # as `python -m monai.bundle run` finds the bundle's scripts
-        sys.path.insert(0, str(MODEL))
-    from scripts.vary import vary
-
-    return vary  # type: ignore[no-any-return]
+    """The bundle's own; by its path, for every bundle has a package ``scripts``."""
+    spec = importlib.util.spec_from_file_location("ct_chest_vary", MODEL / "scripts" / "vary.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.vary  # type: ignore[no-any-return]
 
 
 def _parts(mask: NDArray[np.bool_], voxel_mm3: float) -> tuple[Labels, list[float]]:

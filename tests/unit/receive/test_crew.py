@@ -31,6 +31,8 @@ from overread.spool.quarantine import Quarantine
 
 from .conftest import CT, EXPLICIT, until
 
+pytestmark = pytest.mark.alone
+
 SIZE = 2
 
 

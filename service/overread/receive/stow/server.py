@@ -68,7 +68,8 @@ class Server:
             connection.wire.hang_up()
         until = time.monotonic() + JOIN_S
         for _, thread in still:
-            thread.join(max(0.0, until - time.monotonic()))
+            if thread.ident is not None:  # one that has not begun yet finds its wire hung up
+                thread.join(max(0.0, until - time.monotonic()))
         self._site.finishing.stop()
 
     def _accept_all(self, listening: socket.socket) -> None:
