@@ -175,3 +175,11 @@ def ct_bytes(tiny_ct: list[Path]) -> list[tuple[str, bytes]]:
         length = int.from_bytes(raw[140:144], "little")
         found.append((str(pydicom.dcmread(path).SOPInstanceUID), raw[144 + length :]))
     return found
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this room wait for what a peer says in time: nothing may run beside them."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.alone)

@@ -31,8 +31,6 @@ from overread.spool.quarantine import Quarantine
 
 from .conftest import CT, EXPLICIT, until
 
-pytestmark = pytest.mark.alone
-
 SIZE = 2
 
 

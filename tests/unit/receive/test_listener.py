@@ -37,8 +37,6 @@ from overread.spool.header import read_file
 
 from .conftest import House, until
 
-pytestmark = pytest.mark.alone
-
 Call = Callable[..., Association]
 Store = Callable[..., int]
 Slices = list[tuple[str, bytes]]

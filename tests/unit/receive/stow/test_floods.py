@@ -17,8 +17,6 @@ from ..conftest import until
 from .conftest import Clinic
 from .sending import BOUNDARY, PART, chunked, exchange, head, read_reply, related, store
 
-pytestmark = pytest.mark.alone
-
 MANY = 200
 Start = Callable[..., Clinic]
 BEGUN = b"--" + BOUNDARY.encode() + b"\r\n" + PART + b"\r\n"
