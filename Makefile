@@ -11,7 +11,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/overread demo $(if $(STUDY),--study "$(STUDY)")
 
 test: $(VENV)/.dev peers
-	$(BIN)/python -m pytest -m "not alone" -n 3 --dist loadfile $(LONGEST_FIRST)
+	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile $(LONGEST_FIRST)
 	$(BIN)/python -m pytest -m alone
 
 check: $(VENV)/.dev
