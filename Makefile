@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+# So that no process is left with the longest file when the others have ended.
 LONGEST_FIRST := tests/faults tests/journey tests
 BIN := $(VENV)/bin
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import socket
@@ -116,3 +117,17 @@ def tiny_phantom() -> ChestPhantom:
 def tiny_ct(tiny_phantom: ChestPhantom, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """``tiny_phantom`` as CT files in slice order, the localizer first."""
     return write_study(tiny_phantom, tmp_path_factory.mktemp("tiny_ct"), seed=11, localizer=True)
+
+
+@pytest.fixture
+def blocks() -> Callable[[], int]:
+    """``blocks()``: how many blocks of voxels and answers this process holds open, see ``infer.blocks``."""
+
+    def count() -> int:
+        held = 0
+        for descriptor in Path("/proc/self/fd").iterdir():
+            with contextlib.suppress(OSError):  # that by which the folder is listed is gone again
+                held += "memfd:overread" in str(descriptor.readlink())
+        return held
+
+    return count

@@ -162,6 +162,14 @@ def test_cancelled_deliveries_do_not_leave(make: Callable[..., tuple[Service, Pa
     service.stop()
 
 
+def stat(service: Service, tmp_path: Path, name: str) -> float:
+    """Seconds that a STAT study took, from its plan until it was read."""
+    study = mischief.study(tmp_path / "studies", "well", name)
+    scan(service, study, "STAT")
+    service.wait_states(study.uid, ["COMPLETED"])
+    return when(service, study, "read") - when(service, study, "plan")
+
+
 def test_a_stat_study_does_not_wait_for_a_long_routine_one(
     make: Callable[..., tuple[Service, Path]], tmp_path: Path
 ) -> None:
@@ -169,17 +177,11 @@ def test_a_stat_study_does_not_wait_for_a_long_routine_one(
     service, _ = make(slots=1)
     service.start()
     wait_for(lambda: len(service.model_pids()) == 2, 60, "two warm processes")
-    alone = mischief.study(tmp_path / "studies", "well", "alone")
-    scan(service, alone, "STAT")
-    service.wait_states(alone.uid, ["COMPLETED"])
-    own = when(service, alone, "read") - when(service, alone, "plan")
+    own = stat(service, tmp_path, "alone")
     long = mischief.study(tmp_path / "studies", "slow", "long")
     scan(service, long)
     wait_for(lambda: service.states(long.uid) == ["RUNNING"], 30)
-    urgent = mischief.study(tmp_path / "studies", "well", "urgent")
-    scan(service, urgent, "STAT")
-    service.wait_states(urgent.uid, ["COMPLETED"])
-    took = when(service, urgent, "read") - when(service, urgent, "plan")
+    took = stat(service, tmp_path, "urgent")
     assert service.states(long.uid) == ["RUNNING"], "the long one should have been at work still"
     assert took <= own + mischief.WINDOW_S + 2.0
     service.wait_states(long.uid, ["COMPLETED"])
@@ -194,17 +196,11 @@ def test_a_stat_study_does_not_wait_for_memory_that_a_long_routine_reading_has(
     service, _ = make(slots=2, memory_gb=0.4)
     know(service, tmp_path / "models", mischief=300)
     service.start()
-    alone = mischief.study(tmp_path / "studies", "well", "alone")
-    scan(service, alone, "STAT")
-    service.wait_states(alone.uid, ["COMPLETED"])
-    own = when(service, alone, "read") - when(service, alone, "plan")
+    own = stat(service, tmp_path, "alone")
     long = mischief.study(tmp_path / "studies", "slow", "long")
     scan(service, long)
     wait_for(lambda: service.rows("SELECT 1 FROM job WHERE study_uid = ? AND progress > 0", long.uid), 30)
-    urgent = mischief.study(tmp_path / "studies", "well", "urgent")
-    scan(service, urgent, "STAT")
-    service.wait_states(urgent.uid, ["COMPLETED"])
-    took = when(service, urgent, "read") - when(service, urgent, "plan")
+    took = stat(service, tmp_path, "urgent")
     assert took <= own + mischief.WINDOW_S + 2.0
     service.wait_states(long.uid, ["COMPLETED"], 60)
     assert [event for event, _ in events_of(service, long)] == ["plan", "claim", "lost", "claim", "read", "verified"]

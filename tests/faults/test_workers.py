@@ -35,10 +35,6 @@ def know(house: Path, **megabytes: int) -> None:
     (house / "workers" / "footprints.json").write_text(json.dumps(table))
 
 
-def blocks() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("overread-*")}
-
-
 WAYS = {
     "segfault": (WorkerLost, "ended by SIGSEGV", ("crash", "SIGSEGV")),
     "exit": (WorkerLost, "ended by itself with exit code 7", ("crash", "")),
@@ -55,7 +51,13 @@ WAYS = {
 
 @pytest.mark.parametrize("deed", list(WAYS))
 def test_each_way_to_die_fails_its_attempt_only(
-    pool: WorkerPool, card: Card, volume: Callable[[str], Volume], events: list[Event], deed: str
+    pool: WorkerPool,
+    card: Card,
+    volume: Callable[[str], Volume],
+    events: list[Event],
+    blocks: Callable[[], int],
+    *,
+    deed: str,
 ) -> None:
     """The evidence is there, no memory stays taken, the next reading is well, and another model's process lives."""
     other = read_card(mischief.model(card.folder.parent, "neighbour"))

@@ -27,10 +27,6 @@ pytestmark = pytest.mark.alone
 Volumes = Callable[..., Volume]
 
 
-def blocks() -> set[str]:
-    return {p.name for p in Path("/dev/shm").glob("psm_*")} | {p.name for p in Path("/dev/shm").glob("overread-*")}
-
-
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_the_mask_lies_on_the_voxels_it_was_made_from(worker: WorkerProcess, volume: Volumes, direction: str) -> None:
     """The network marks what is above 50: any flip, turn or shift on the way there or back would show."""
@@ -70,7 +66,7 @@ def test_progress_grows_to_one(worker: WorkerProcess, volume: Volumes) -> None:
     ids=["exits", "memory", "raises", "wrong shape", "too large", "no number"],
 )
 def test_what_a_model_throws_is_told(
-    worker: WorkerProcess, volume: Volumes, deed: int, error: type[Exception], reason: str
+    worker: WorkerProcess, volume: Volumes, blocks: Callable[[], int], *, deed: int, error: type[Exception], reason: str
 ) -> None:
     before = blocks()
     with pytest.raises(error, match=reason):
@@ -79,7 +75,9 @@ def test_what_a_model_throws_is_told(
     assert worker.alive
 
 
-def test_a_model_that_hangs_is_ended_at_its_time(worker: WorkerProcess, card: Card, volume: Volumes) -> None:
+def test_a_model_that_hangs_is_ended_at_its_time(
+    worker: WorkerProcess, card: Card, volume: Volumes, blocks: Callable[[], int]
+) -> None:
     worker.card = with_timeout(card, 0.5)
     started, before = time.monotonic(), blocks()
     with pytest.raises(WorkerLost, match=r"the model did not answer within 0.5 s; it was ended"):

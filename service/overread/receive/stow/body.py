@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from overread.receive.stow.wire import Wire
+from overread.receive.stow.wire import TooSlow, Wire
 
 RAW_BYTES = 64 << 10
 LONGEST_LINE = 1 << 10
@@ -64,20 +64,28 @@ class Chunked:
         self._start = self._end = 0
         self._left = 0
         self._inside = False  # a chunk's bytes were read, the line end after it was not
+        self._fault: Exception | None = None  # told once all that came before it has been handed out
         self.complete = False
 
     def read_into(self, room: memoryview) -> int:
         """As ``Body`` says. Goes on over small chunks while there is something at hand."""
+        if self._fault:
+            raise self._fault
         filled = 0
         while filled < len(room) and not self.complete:
             if filled and self._start == self._end:
                 break
-            if not self._left:
-                self._next_chunk()
+            if self._left:
+                count = self._take(room[filled : filled + self._left])
+                filled, self._left = filled + count, self._left - count
                 continue
-            count = self._take(room[filled : filled + self._left])
-            filled += count
-            self._left -= count
+            try:
+                self._next_chunk()
+            except (CutOff, TooMuch, TooSlow) as error:
+                self._fault = error
+                if not filled:
+                    raise
+                break
         return filled
 
     def give_back(self) -> None:
