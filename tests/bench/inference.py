@@ -158,7 +158,7 @@ def _split(figures: Figures) -> list[str]:
     stages = list(dict.fromkeys(name for runs in figures.values() for name in runs[0]["stages"]))
     lines = [f"| CPU s of | {' | '.join(figures)} |", f"|---|{'---|' * len(figures)}"]
     for stage in stages:
-        spent = [[r["stages"].get(stage, [0.0])[0] for r in runs] for runs in figures.values()]
+        spent = [[r["stages"].get(stage, 0.0) for r in runs] for runs in figures.values()]
         if max(map(max, spent)) >= 0.05:
             lines.append(f"| {stage} | {' | '.join(f'{statistics.median(s):.2f}' for s in spent)} |")
     return lines

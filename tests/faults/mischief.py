@@ -20,7 +20,7 @@ FIRST = 3000  # no phantom is as bright
 DEEDS = (
     *("well", "segfault", "exit", "abort", "hang", "hog", "swell", "raise", "shape", "nan", "device", "dial", "write"),
     *("chatter", "slow", "spawn", "busy", "garbage", "half", "torrent", "smuggle", "forge", "orphan", "litter", "hide"),
-    *("swarm", "name", "grow"),
+    *("swarm", "name", "grow", "scribble", "meddle"),
 )
 WINDOW_S = 0.25
 MB = 1 << 20
@@ -231,6 +231,29 @@ class Mischief:
             said.append(" ".join(os.listdir("/dev/shm")))
         except OSError as error:
             said.append(type(error).__name__)
+        return said
+
+    def scribble(self, found, progress):
+        os.mkdir(os.environ["HOME"] + "/below")
+        with open(os.environ["HOME"] + "/below/log", "wb") as file:
+            while True:
+                file.write(bytes(1 << 20))
+                time.sleep(0.005)
+
+    def meddle(self, found, progress):
+        """With what is others' by other ways than by opening it."""
+        target = os.environ["MISCHIEF_TARGET"]
+        said = []
+        for deed in (lambda: socket.socket(socket.AF_UNIX).connect(target + ".line"),
+                     lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b"x", target + ".box"),
+                     lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b"x", target + ".box")):
+            try:
+                deed()
+                said.append("reached")
+            except OSError as error:
+                said.append(type(error).__name__)
+        os.chmod(target, 0o777)
+        os.utime(target, (0, 0))
         return said
 
     def name(self, found, progress):

@@ -114,9 +114,9 @@ def test_an_urgent_reading_goes_before_those_that_wait_and_ends_nothing_in_vain(
 
 
 def test_nothing_makes_way_that_would_not_make_room() -> None:
-    """The overdue one keeps its seat, so that ending the usual one beside it would help nobody."""
+    """An overdue one that has made way before keeps its seat: ending the usual one beside it would help nobody."""
     room = Room(1000)
-    overdue = Seat("a", "cpu", "cpu", pace=Pace.OVERDUE, held=Footprint(800))
+    overdue = Seat("a", "cpu", "cpu", pace=Pace.OVERDUE, held=Footprint(800), stays=True)
     usual = Seat("b", "cpu", "cpu", pace=Pace.USUAL, held=Footprint(100))
     ahead = Seat("c", "cpu", "cpu", pace=Pace.SPARE, held=Footprint(50))
     room.seats += [overdue, usual, ahead]
@@ -130,6 +130,18 @@ def test_nothing_makes_way_that_would_not_make_room() -> None:
     assert not ahead.outranked, "it is nearly there, and of use"
     room.outrank(Seat("d", "cpu", "cpu", pace=Pace.URGENT, held=Footprint(150)))
     assert ahead.outranked
+
+
+def test_usual_ones_make_way_before_one_that_is_overdue() -> None:
+    room = Room(1000)
+    overdue, usual = (Seat("a", "cpu", "cpu", pace=pace, held=Footprint(400)) for pace in (Pace.OVERDUE, Pace.USUAL))
+    room.seats += [usual, overdue]
+    urgent = Seat("d", "cpu", "cpu", pace=Pace.URGENT, held=Footprint(900))
+    room.outrank(urgent)
+    assert (usual.outranked, overdue.outranked) == (True, False)
+    room.seats.remove(usual)
+    room.outrank(urgent)
+    assert overdue.outranked
 
 
 def test_the_line_has_the_urgent_first_and_an_overdue_one_does_not_let_them_pass_for_ever() -> None:

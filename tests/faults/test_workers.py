@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import mischief
@@ -41,6 +42,7 @@ WAYS = {
     "abort": (WorkerLost, "ended by SIGABRT", ("crash", "SIGABRT")),
     "hang": (WorkerLost, "did not answer within 3 s; it was ended", ("timeout", "SIGKILL")),
     "swell": (WorkerLost, "took more than its 400 MB of memory and was ended", ("memory", "SIGKILL")),
+    "scribble": (WorkerLost, "wrote more than 64 MB into its folder and was ended", ("disk", "SIGKILL")),
     "device": (WorkerLost, "the device failed: RuntimeError: CUDA error", ("device", "SIGKILL")),
     "hog": (WorkerLost, "out of memory", None),
     "raise": (Stumbled, r"ValueError: a model's own fault \(.*mischief_engine.py:\d+ in raise_\)", None),
@@ -55,11 +57,13 @@ def test_each_way_to_die_fails_its_attempt_only(
     card: Card,
     volume: Callable[[str], Volume],
     events: list[Event],
-    blocks: Callable[[], int],
     *,
+    blocks: Callable[[], int],
+    monkeypatch: pytest.MonkeyPatch,
     deed: str,
 ) -> None:
     """The evidence is there, no memory stays taken, the next reading is well, and another model's process lives."""
+    monkeypatch.setattr("overread.infer.worker.SCRATCH_BYTES", 64 * MB)
     other = read_card(mischief.model(card.folder.parent, "neighbour"))
     pool.warm(other)
     neighbour, before = pool.pids()["neighbour"], blocks()
@@ -154,6 +158,24 @@ def test_a_model_reaches_no_network_and_writes_in_its_own_folder_only(
         assert not target.exists()
 
 
+def test_a_model_changes_nothing_that_is_not_its_own(
+    pool: WorkerPool, card: Card, volume: Callable[[str], Volume], *, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What Landlock does not rule: local sockets by their path, modes and times of files."""
+    target = tmp_path / "elsewhere"
+    target.write_text("others'")
+    target.chmod(0o600)
+    before = target.stat()
+    monkeypatch.setenv("MISCHIEF_TARGET", str(target))
+    with socket.socket(socket.AF_UNIX) as line, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as box:
+        line.bind(f"{target}.line")
+        line.listen()
+        box.bind(f"{target}.box")
+        said = pool.read(card, [volume("meddle")], silent).notes
+    assert said == ("PermissionError",) * 3
+    assert (target.stat().st_mode, target.stat().st_mtime) == (before.st_mode, before.st_mtime)
+
+
 def test_walls_that_a_system_does_not_let_be_built_are_told(
     house: Path, card: Card, volume: Callable[[str], Volume], events: list[Event]
 ) -> None:
@@ -235,10 +257,17 @@ def test_a_reading_that_nobody_wants_ends_within_a_second_and_its_model_stays(
     assert pool.pids() == {}, "it held the GIL and could not hear"
 
 
+@pytest.mark.parametrize("pace", [Pace.USUAL, Pace.OVERDUE])
 def test_urgent_readings_have_the_device_to_themselves(
-    pool: WorkerPool, card: Card, volume: Callable[[str], Volume], events: list[Event], monkeypatch: pytest.MonkeyPatch
+    pool: WorkerPool,
+    card: Card,
+    volume: Callable[[str], Volume],
+    events: list[Event],
+    *,
+    monkeypatch: pytest.MonkeyPatch,
+    pace: Pace,
 ) -> None:
-    """A routine reading rests, an overdue one does not; resting is not held against its time."""
+    """A routine reading rests, though it has waited too long; resting is not held against its time."""
     monkeypatch.setenv("MISCHIEF_WINDOWS", "8")
     pool.warm(card, 2)
     ends: dict[str, float] = {}
@@ -253,7 +282,7 @@ def test_urgent_readings_have_the_device_to_themselves(
         return thread
 
     began = time.monotonic()
-    usual = run("usual", Pace.USUAL)
+    usual = run("usual", pace)
     time.sleep(0.5)
     urgent = run("urgent", Pace.URGENT)
     urgent.join()
@@ -290,6 +319,35 @@ def test_an_urgent_reading_without_room_has_a_usual_one_make_way(
         pool.close()
 
 
+def test_an_overdue_reading_makes_way_once(house: Path, card: Card, volume: Callable[[str], Volume]) -> None:
+    """Then it is read to its end, however urgent the next one is."""
+    know(house, mischief=300)
+    pool = WorkerPool(silent_herald, device="cpu", terms=Terms(1, 400 * MB, "available", house / "workers"))
+    at_work = [threading.Event(), threading.Event()]
+    ends: list[str] = []
+    given = volume("busy")
+    given = Volume(given.voxels, given.stack, ("its first file",))
+
+    def overdue() -> None:
+        for began in at_work:
+            try:
+                pool.read(card, [given], partial(_tell, began), Pace.OVERDUE)
+                ends.append("read")
+            except Outranked:
+                ends.append("made way")
+
+    thread = threading.Thread(target=overdue)
+    thread.start()
+    try:
+        for began in at_work:
+            assert began.wait(20)
+            pool.read(card, [volume("well")], silent, Pace.URGENT)
+        thread.join(10)
+    finally:
+        pool.close()
+    assert ends == ["made way", "read"]
+
+
 def test_what_a_model_has_started_ends_with_it(
     pool: WorkerPool, card: Card, volume: Callable[[str], Volume], house: Path
 ) -> None:
@@ -298,6 +356,11 @@ def test_what_a_model_has_started_ends_with_it(
     assert failure.value.death is not None
     pid = int(failure.value.death.said.split("child ")[1].split()[0], 16)
     _until(lambda: not _runs(pid))
+
+
+def _tell(began: threading.Event, fraction: float) -> None:
+    if fraction > 0:
+        began.set()
 
 
 def silent_herald(_event: Event) -> None:

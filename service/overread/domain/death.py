@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-KINDS = ("crash", "timeout", "memory", "device")
+KINDS = ("crash", "timeout", "memory", "disk", "device")
 
 
 @dataclass(frozen=True)
 class Death:
     """How one process of a model ended.
 
-    ``kind`` is crash, timeout (it was ended at its time), memory (it took too much, or the system ran out of it) or
-    device (a GPU error, after which no process can go on). ``signal`` is its name, such as SIGSEGV, or empty.
+    ``kind`` is crash, timeout (it was ended at its time), memory (it took too much, or the system ran out of it), disk
+    (it wrote too much) or device (a GPU error, after which no process can go on). ``signal`` is its name, such as
+    SIGSEGV, or empty.
     ``peak_bytes`` is the most memory that it was seen to hold; ``said`` the last it wrote, without patient data.
     """
 
@@ -27,6 +28,7 @@ class Death:
             how = f"ended by {self.signal}"
         else:
             how = "ended" if self.exit_code is None else f"ended with exit code {self.exit_code}"
-        why = {"timeout": " at its time", "memory": " (memory)", "device": " after an error of its device"}
+        short = {"memory": " (memory)", "disk": " (disk)"}
+        why = {**short, "timeout": " at its time", "device": " after an error of its device"}
         peak = f", {self.peak_bytes / 2**20:.0f} MB at most" if self.peak_bytes else ""
         return f"{how}{why.get(self.kind, '')}{peak}"

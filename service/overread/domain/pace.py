@@ -6,8 +6,8 @@ from enum import StrEnum
 
 
 class Pace(StrEnum):
-    """URGENT readings have the device to themselves: USUAL ones rest meanwhile. OVERDUE ones rest for nobody. SPARE is
-    what is only loaded ahead of need: it makes way for every reading."""
+    """URGENT readings have the device to themselves: others rest meanwhile, or make way where there is no memory for
+    both. OVERDUE ones make way once. SPARE is what is only loaded ahead of need: it makes way for every reading."""
 
     URGENT = "urgent"
     USUAL = "usual"

@@ -57,6 +57,11 @@ class _Asked:
     progress: Progress
     pace: Pace
 
+    @property
+    def what(self) -> tuple[str, tuple[str, ...]]:
+        """The same for the same reading when it is asked for again."""
+        return self.card.name, tuple(path for volume in self.volumes for path in volume.paths[:1])
+
 
 class WorkerPool:
     """An ``Engine`` that keeps up to ``keep_warm`` models loaded, and starts a reading when there is room for it."""
@@ -74,6 +79,7 @@ class WorkerPool:
         self._footprints = Footprints(file, self._room.budget_bytes)
         self._turn = threading.Condition()
         self._lean: dict[str, int] = {}
+        self._made_way: set[object] = set()
         self._noted: set[str] = set()
         self._closed = False
 
@@ -173,12 +179,17 @@ class WorkerPool:
     def _once(self, asked: _Asked, where: str, step: int) -> Reading:
         card, progress = asked.card, asked.progress
         seat = self._take(card, where, progress, asked.pace, alone=step > 0)
+        seat.stays = asked.pace is Pace.OVERDUE and asked.what in self._made_way
         try:
             beat, rest = self._watch(seat, progress), self._rest(seat)
             worker = self._load(seat, card, beat)
             reading, device_bytes = worker.measured(asked.volumes, beat, share=SMALLER if step else 1, rest=rest)
             self._footprints.learn(card, seat.device, Footprint(worker.peak_bytes, device_bytes))
+            self._made_way.discard(asked.what)
             return reading
+        except Outranked:
+            self._made_way.add(asked.what)
+            raise
         except WorkerLost as error:
             if error.death is not None:
                 self._died(seat, error)
@@ -243,7 +254,7 @@ class WorkerPool:
         began = [0.0]
 
         def rest() -> bool:
-            if seat.pace is not Pace.USUAL or not self._room.urgent_on(seat.device):
+            if seat.pace is Pace.URGENT or not self._room.urgent_on(seat.device):
                 return False
             began[0] = began[0] or time.monotonic()
             return time.monotonic() - began[0] < LONGEST_REST_S

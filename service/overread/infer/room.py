@@ -20,7 +20,7 @@ CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 class Seat:
     """One process of a model: what was ``asked`` for (auto, cpu, cuda:N) and the ``device`` that it is on; ``taken``
     while somebody reads with it, at ``pace``: ``held`` is what it may take. ``outranked``: it is to make way.
-    ``newborn`` is the process while it loads."""
+    ``newborn`` is the process while it loads. ``stays``: it makes way for no urgent reading."""
 
     model: str
     asked: str
@@ -33,6 +33,7 @@ class Seat:
     outranked: bool = False
     device_bytes: int = 0
     since: float = 0.0
+    stays: bool = False
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -95,10 +96,11 @@ class Room:
 
     def outrank(self, waits: Seat) -> None:
         """Have one make way, if that gives ``waits`` room: what is loaded ahead of need (but for what it may itself
-        use soon), then, for an urgent reading, the usual one that began last, which is read again later."""
+        use soon), then, for an urgent reading, the usual one that began last, which is read again later, then one that
+        is overdue."""
         spare = [s for s in self.taken() if s.pace is Pace.SPARE and s.model != waits.model]
-        urgent = waits.pace is Pace.URGENT
-        lesser = ([s for s in self.taken() if s.pace is Pace.USUAL] if urgent else []) + spare
+        readings = [s for s in self.taken() if not s.stays] if waits.pace is Pace.URGENT else []
+        lesser = [s for pace in (Pace.OVERDUE, Pace.USUAL) for s in readings if s.pace is pace] + spare
         stay = [s for s in self.before(waits) if s not in lesser]
         if lesser and not any(s.outranked for s in lesser) and self.fits(waits.held, waits.device, stay):
             lesser[-1].outranked = True

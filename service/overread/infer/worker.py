@@ -35,6 +35,7 @@ STEP = 0.01  # a part of a reading that is worth telling
 MANY = 1000  # messages in one reading; an honest process says how far it is a hundred times
 LAST_WORDS = 200  # characters of what a model wrote that are told with its error
 MB = 1 << 20
+SCRATCH_BYTES = 4096 * MB  # of the disk, which is that of the spool: a model that fills it would end receiving
 
 
 def _never() -> bool:
@@ -224,6 +225,9 @@ class WorkerProcess:
         if self._memory_bytes and resident > self._memory_bytes:
             most = self._memory_bytes / MB
             raise self.ended(f"the model took more than its {most:.0f} MB of memory and was ended", "memory")
+        if self._scratch.held_bytes() > SCRATCH_BYTES:
+            most = SCRATCH_BYTES / MB
+            raise self.ended(f"the model wrote more than {most:.0f} MB into its folder and was ended", "disk")
 
     def _stop(self) -> None:
         """Ask it to stop between two batches of windows, and end it when it does not soon, or leaves others behind."""

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from overread.domain import events
 from overread.domain.backlog import Backlog
+from overread.domain.death import KINDS as DEATHS
 from overread.domain.device import Device
 from overread.domain.job import JobState
 from overread.domain.warm import Warm
@@ -239,7 +240,7 @@ class Metrics:
             self._transitions.labels(model, self._bound("state", state.value))
         for stage in values.STAGES:
             self._stage_seconds.labels(model, self._bound("stage", stage))
-        for death in values.DEATHS:
+        for death in DEATHS:
             self._deaths.labels(model, self._bound("death", death))
         for remedy in values.REMEDIES:
             self._shortages.labels(model, self._bound("remedy", remedy))

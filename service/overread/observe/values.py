@@ -18,7 +18,6 @@ DROPS: Final = ("silent", "crowded", "malformed", "too-long", "handshake-silent"
 DISCREPANCIES: Final = ("unindexed", "missing", "unreadable", "half-written")
 REPORTS: Final = ("same-association", "new-association", "unanswered", "unreachable", "refused", "gave-up", "nowhere")
 ACTION_STATUSES: Final = (0x0000, 0x0112, 0x0115, 0x0120, 0x0123, 0x0212, 0x0213)  # PS3.7 Section 10.1.4.1.10
-DEATHS: Final = ("crash", "timeout", "memory", "device")
 REMEDIES: Final = ("smaller", "cpu", "patience")
 STATUSES: Final = (0x0110, 0x0117, 0x0122, 0x0124, 0xA700, 0xA900, 0xC000)  # PS3.4 Table B.2-1, PS3.7 Annex C
 HTTP_STATUSES: Final = (200, 202, 400, 401, 403, 404, 405, 406, 408, 409, 411, 413, 415, 431, 500, 501, 503)

@@ -279,7 +279,7 @@ def tick_all(clock: Clock, watch: Watch) -> None:
     from overread.spool.frames import SpoolFrames
 
     settings, books, store, herald = watch.settings, watch.books, watch.store, watch.herald
-    quiet = QuietTime(settings.assemble.quiet_s, settings.assemble.quiet_by_modality_s)
+    quiet = QuietTime(settings.assemble.quiet_s, settings.assemble.quiet_by_modality_s, since=time.time())
     titles = served(settings)
     clock.every(1, "assemble", lambda: close_quiet_studies(books, quiet, time.time(), herald))
     frames = SpoolFrames(store.absolute)

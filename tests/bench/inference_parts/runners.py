@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import resource
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -27,27 +28,30 @@ Mask = NDArray[Any]
 
 
 class Stages:
-    """CPU and wall seconds by stage; what a stage spends inside another is the inner one's."""
+    """CPU seconds by stage; what a stage spends inside another, or in threads meanwhile, is the inner one's."""
 
     def __init__(self) -> None:
-        self.spent: dict[str, list[float]] = {}
-        self._open: list[list[float]] = []
+        self.spent: dict[str, float] = {}
+        self._open: list[float] = []
+        self._lock = threading.Lock()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """What is done meanwhile is spent on ``name``."""
-        began = (time.process_time(), time.monotonic())
-        self._open.append([0.0, 0.0])
+        """What is done meanwhile is spent on ``name``: in a thread beside the main one, by that thread alone."""
+        main = threading.current_thread() is threading.main_thread()
+        clock = time.process_time if main else time.thread_time
+        began = clock()
+        if main:
+            self._open.append(0.0)
         try:
             yield
         finally:
-            took = [time.process_time() - began[0], time.monotonic() - began[1]]
-            inner = self._open.pop()
-            spent = self.spent.setdefault(name, [0.0, 0.0])
-            for n in (0, 1):
-                spent[n] += took[n] - inner[n]
+            took = clock() - began
+            with self._lock:
+                inner = self._open.pop() if main else 0.0
+                self.spent[name] = self.spent.get(name, 0.0) + took - inner
                 if self._open:
-                    self._open[-1][n] += took[n]
+                    self._open[-1] += took
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
         """``work``, each call of it spent on ``name``."""

@@ -55,6 +55,13 @@ def test_a_study_is_closed_after_its_quiet_time(ledger: Ledger, ct_headers: Head
     assert events == [StudyCompleted("1.2", 3, 1)] * closed
 
 
+def test_time_in_which_nothing_could_come_does_not_count(ledger: Ledger, ct_headers: Headers) -> None:
+    """The service was down from 105 to 200, and whoever had begun to send could not go on."""
+    came(ledger, ct_headers(3), 100.0)
+    quiet = replace(QUIET, since=200.0)
+    assert [close_quiet_studies(ledger, quiet, now, lambda _: None) for now in (200.0, 209.9, 210.0)] == [0, 0, 1]
+
+
 def test_each_image_makes_it_wait_again(ledger: Ledger, ct_headers: Headers) -> None:
     for k, at in enumerate([100.0, 109.0, 118.0], 1):
         came(ledger, ct_headers(k), at)
