@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import mischief
 import pytest
@@ -20,6 +22,7 @@ from overread.domain.volume import Volume
 from overread.infer.footprints import GB, Footprint, Footprints
 from overread.infer.pool import Terms, WorkerPool
 from overread.infer.room import LONGEST_PASS_S, Room, Seat
+from overread.infer.worker import WorkerProcess
 
 pytestmark = pytest.mark.alone
 
@@ -130,6 +133,16 @@ def test_nothing_makes_way_that_would_not_make_room() -> None:
     assert not ahead.outranked, "it is nearly there, and of use"
     room.outrank(Seat("d", "cpu", "cpu", pace=Pace.URGENT, held=Footprint(150)))
     assert ahead.outranked
+
+
+def test_one_is_ended_when_all_hold_too_much_and_not_another_while_it_ends() -> None:
+    room = Room(1000)
+    one, other = (Seat(name, "cpu", "cpu", held=Footprint(100)) for name in "ab")
+    room.seats += [one, other]
+    one.newborn, other.newborn = (cast(WorkerProcess, SimpleNamespace(seen_bytes=n)) for n in (700, 600))
+    assert room.overfull() is one
+    one.doomed = True
+    assert room.overfull() is None
 
 
 def test_usual_ones_make_way_before_one_that_is_overdue() -> None:

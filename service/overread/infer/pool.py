@@ -241,7 +241,8 @@ class WorkerPool:
             if last is not None and last.is_idle:
                 self._evict(last)
                 self._herald(ModelUnloaded(last.model))
-            return last is seat
+            seat.doomed = last is seat
+            return seat.doomed
 
     def _too_much(self, seat: Seat) -> str:
         return (

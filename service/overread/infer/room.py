@@ -20,7 +20,8 @@ CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_b
 class Seat:
     """One process of a model: what was ``asked`` for (auto, cpu, cuda:N) and the ``device`` that it is on; ``taken``
     while somebody reads with it, at ``pace``: ``held`` is what it may take. ``outranked``: it is to make way.
-    ``newborn`` is the process while it loads. ``stays``: it makes way for no urgent reading."""
+    ``newborn`` is the process while it loads. ``stays``: it makes way for no urgent reading.
+    ``doomed``: it is being ended, and what it holds will be free."""
 
     model: str
     asked: str
@@ -34,6 +35,7 @@ class Seat:
     device_bytes: int = 0
     since: float = 0.0
     stays: bool = False
+    doomed: bool = False
 
     @property
     def rank(self) -> tuple[int, float]:
@@ -129,7 +131,7 @@ class Room:
 
         A single one is held to its own limit instead.
         """
-        several = [s for s in self.seats if s.seen_bytes]
+        several = [s for s in self.seats if s.seen_bytes and not s.doomed]
         if len(several) < 2 or sum(s.seen_bytes for s in several) <= self.budget_bytes:
             return None
         return next(iter(self.idle()), max(several, key=lambda s: s.beyond))
