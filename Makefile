@@ -13,7 +13,7 @@ demo: $(VENV)/.runtime
 
 test: $(VENV)/.dev peers
 	$(BIN)/python -m pytest -m "not alone" -n 2 --dist loadfile $(LONGEST_FIRST)
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone --reruns 1 -rsR
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check service tests
