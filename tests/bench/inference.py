@@ -53,6 +53,8 @@ CASES = {
 
 def main() -> int:
     options = _options()
+    if lacking := [c.bundle for c in CASES.values() if not (options.bundles / c.bundle / "configs").is_dir()]:
+        sys.exit(f"no bundle {lacking[0]} in {options.bundles}: get it from MONAI's model zoo, name it by --bundles")
     figures: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory(prefix="bench-inference-", dir=options.folder) as name:
         folder = Path(name)

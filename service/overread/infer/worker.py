@@ -61,7 +61,8 @@ class WorkerProcess:
     ) -> None:
         self.card, self._memory_bytes = card, memory_bytes
         self._scratch = Scratch(folder)
-        confine = "off" if card.engine == "external" else confine  # it confines its program itself, see ``confine``
+        # An external program is confined by its engine, see ``confine``; it gets copies of all that it reads.
+        confine, self._scratch_bytes = ("off", 0) if card.engine == "external" else (confine, SCRATCH_BYTES)
         born = _born(Start(card, device, threads, confine), memory_bytes, self._scratch)
         self._guard, self._pid, self._channel = born.guard, born.pid, born.channel
         self._inbox, self._tray = Inbox(born.channel), -1
@@ -225,8 +226,8 @@ class WorkerProcess:
         if self._memory_bytes and resident > self._memory_bytes:
             most = self._memory_bytes / MB
             raise self.ended(f"the model took more than its {most:.0f} MB of memory and was ended", "memory")
-        if self._scratch.held_bytes() > SCRATCH_BYTES:
-            most = SCRATCH_BYTES / MB
+        if self._scratch_bytes and self._scratch.held_bytes() > self._scratch_bytes:
+            most = self._scratch_bytes / MB
             raise self.ended(f"the model wrote more than {most:.0f} MB into its folder and was ended", "disk")
 
     def _stop(self) -> None:
